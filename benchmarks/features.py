@@ -1,0 +1,184 @@
+"""
+Random Fourier features against scikit-learn's RBFSampler, on the same work.
+
+Both map the same points to the same number of outputs, in one process and one thread,
+by turns, and are timed by the processor's clock. The error of the approximated kernel
+stands beside each time. A second part fits the growth of time and memory.
+
+    python benchmarks/features.py [--repeats 7]
+"""
+
+import os
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import argparse  # noqa: E402
+import gc  # noqa: E402
+import time  # noqa: E402
+import tracemalloc  # noqa: E402
+
+import numpy as np  # noqa: E402
+from threadpoolctl import threadpool_limits  # noqa: E402
+
+from lib.features import (  # noqa: E402
+    RandomFeatureRidge,
+    RandomFourierFeatures,
+    approximation_error,
+    kernel_matrix,
+)
+
+N, OUTPUTS = 1797, 1024  # as many points as scikit-learn's digits
+DIMENSIONS = (8, 16, 64, 128, 784)
+DTYPES = ("float64", "float32")
+CALLS = 5  # a repeat keeps the best of so many calls: noise only ever adds time
+
+# The time over d is a + b d: its exponent is fitted where the product dominates.
+# The ridge has its rows in blocks, so its memory must not grow with n.
+WIDE = (1024, 2048, 4096, 8192)
+GRIDS = {
+    ("map", "n"): [{"n": n, "d": 64, "D": 512} for n in (4000, 8000, 16000, 32000)],
+    ("map", "d"): [{"n": 1000, "d": d, "D": 256} for d in WIDE],
+    ("map", "D"): [{"n": 2000, "d": 64, "D": D} for D in (512, 1024, 2048, 4096)],
+    ("ridge", "n"): [{"n": n, "d": 64, "D": 256} for n in (16000, 32000, 64000)],
+    ("ridge", "d"): [{"n": 1000, "d": d, "D": 256} for d in WIDE],
+    ("ridge", "D"): [{"n": 1000, "d": 64, "D": D} for D in (1024, 2048, 4096)],
+}
+
+
+def seconds(call):
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def measure(repeats):
+    """Yield (configuration, repeat, numbers) for every size, dtype and repeat."""
+    try:
+        from sklearn.kernel_approximation import RBFSampler
+    except ImportError:
+        print("scikit-learn is not installed: no comparison with RBFSampler")
+        return
+    for dtype in DTYPES:
+        for d in DIMENSIONS:
+            config = {"n": N, "d": d, "D": OUTPUTS, "dtype": dtype}
+            for repeat in range(repeats):
+                with threadpool_limits(1):
+                    yield config, repeat, _compare(RBFSampler, config, repeat)
+
+
+def _compare(peer_class, config, seed):
+    n, d, D = config["n"], config["d"], config["D"]
+    X = np.random.default_rng(seed).standard_normal((n, d)).astype(config["dtype"])
+    gamma = 1.0 / (2 * d)  # sigma = sqrt(d): typical kernel values around 1 / e
+    ours = RandomFourierFeatures(D, gamma=gamma, random_state=seed).fit(X)
+    peer = peer_class(n_components=D, gamma=gamma, random_state=seed).fit(X)
+    maps = {"ours": ours, "peer": peer}
+    K = kernel_matrix(X, gamma=gamma)
+    numbers = {}
+    for name, estimator in maps.items():
+        Z = estimator.transform(X)
+        assert Z.shape == (n, D) and Z.dtype == X.dtype
+        numbers[f"{name}_error"] = approximation_error(Z, K)
+        numbers[f"{name}_s"] = np.inf
+        del Z
+    for call in range(CALLS):
+        for name in ("ours", "peer") if (seed + call) % 2 else ("peer", "ours"):
+            took = seconds(lambda name=name: maps[name].transform(X))
+            numbers[f"{name}_s"] = min(numbers[f"{name}_s"], took)
+    numbers["ratio"] = numbers["peer_s"] / numbers["ours_s"]
+    return numbers
+
+
+def growth(repeats):
+    """Yield (configuration, repeat, numbers) along one size at a time."""
+    for (what, axis), sizes in GRIDS.items():
+        for size in sizes:
+            config = {"what": what, "axis": axis, **size}
+            for repeat in range(repeats):
+                with threadpool_limits(1):
+                    yield config, repeat, _cost(config, repeat)
+
+
+def _cost(config, seed):
+    X = np.random.default_rng(seed).standard_normal((config["n"], config["d"]))
+    features = RandomFourierFeatures(config["D"], gamma=0.01, random_state=seed)
+    if config["what"] == "map":
+        features.fit(X)
+
+        def call():
+            features.transform(X)
+    else:
+
+        def call():
+            RandomFeatureRidge(features).fit(X, X[:, 0])
+
+    took = min(seconds(call) for _ in range(2))
+    gc.collect()
+    tracemalloc.start()  # counts numpy's buffers exactly, and only what the call adds
+    call()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return {"seconds": took, "bytes": peak}
+
+
+def exponent(sizes, values):
+    """Fit the slope of log values over log sizes."""
+    return np.polyfit(np.log(sizes), np.log(values), 1)[0]
+
+
+def spread(values):
+    low, middle, high = np.quantile(values, [0.0, 0.5, 1.0])
+    return f"{middle:5.2f} [{low:5.2f}, {high:5.2f}]"
+
+
+def group(cells):
+    groups = {}
+    for config, _, numbers in cells:
+        groups.setdefault(tuple(config.items()), []).append(numbers)
+    return groups
+
+
+def column(cells, key):
+    return np.array([numbers[key] for numbers in cells])
+
+
+def main():
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--repeats", type=int, default=7)
+    repeats = parser.parse_args().repeats
+
+    comparison = list(measure(repeats))
+    growths = list(growth(min(repeats, 3)))
+    # STORE: experiment "bench-features", tier "full", through lib.replication.
+
+    print(f"n = {N}, D = {OUTPUTS}; ns per output; error is relative Frobenius")
+    print("dtype      d   ours   peer   peer/ours             ours err  peer err")
+    for config, cells in group(comparison).items():
+        c, per = dict(config), 1e9 / (N * OUTPUTS)
+        print(
+            f"{c['dtype']} {c['d']:4d} {per * column(cells, 'ours_s').min():6.2f} "
+            f"{per * column(cells, 'peer_s').min():6.2f}   "
+            f"{spread(column(cells, 'ratio'))}   "
+            f"{column(cells, 'ours_error').mean():.4f}    "
+            f"{column(cells, 'peer_error').mean():.4f}"
+        )
+    print("\nfitted exponents of time and memory")
+    for (what, axis), sizes in GRIDS.items():
+        cells = [c for c in growths if (c[0]["what"], c[0]["axis"]) == (what, axis)]
+        grid = [size[axis] for size in sizes]
+        slopes = {}
+        for key in ("seconds", "bytes"):
+            table = {}
+            for config, repeat, numbers in cells:
+                table.setdefault(repeat, {})[config[axis]] = numbers[key]
+            slopes[key] = [exponent(grid, [t[g] for g in grid]) for t in table.values()]
+        print(
+            f"{what:5s} over {axis} = {grid[0]}..{grid[-1]}: "
+            f"time {spread(slopes['seconds'])}   memory {spread(slopes['bytes'])}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One module a wing: its experiments and the metrics of its claims."""

@@ -1,0 +1,34 @@
+"""One battery for every estimator: scikit-learn's own checks.
+
+A new estimator enters by one line in ``ESTIMATORS``. Where scikit-learn's contract
+cannot hold, the exemption is named in ``EXEMPTIONS`` with its reason.
+"""
+
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from lib.features import RandomFeatureRidge, RandomFourierFeatures
+
+ESTIMATORS = [
+    RandomFourierFeatures(random_state=0),
+    RandomFourierFeatures(7, features="phase", normalize=True, random_state=0),
+    RandomFourierFeatures(6, kernel="laplacian", sampling="qmc", random_state=0),
+    RandomFourierFeatures(9, kernel="matern", sampling="orthogonal", random_state=0),
+    RandomFourierFeatures(8, sampling="sorf", random_state=0),
+    RandomFeatureRidge(RandomFourierFeatures(random_state=0)),
+]
+
+#: Estimator name to {check name: reason}.
+EXEMPTIONS = {}
+
+
+def exemptions(estimator):
+    return EXEMPTIONS.get(type(estimator).__name__, {})
+
+
+@parametrize_with_checks(ESTIMATORS, expected_failed_checks=exemptions)
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+def test_exemptions_belong_to_an_estimator_of_the_battery():
+    assert set(EXEMPTIONS) <= {type(estimator).__name__ for estimator in ESTIMATORS}
