@@ -377,10 +377,11 @@ def chapters():
 def test_title_strips_say_what_was_run(light):
     ledger = load_extension("bookledger")
     for notebook in chapters():
-        keys = ledger.strip_keys(ROOT / notebook)
-        if not keys:
+        text = (ROOT / notebook).with_suffix(".md").read_text("utf-8")
+        strip = re.search(r"\{title-strip\} (\S+)", text)
+        if strip is None:
             continue  # a wing's index has no paper of its own
-        rows = [row for key in keys for row in ledger.rows(paper=key)]
+        rows = ledger.rows(paper=strip[1])
         page = light.open(notebook.replace(".ipynb", ".html"))
         shown = page.inner_text(".title-strip")
         for word, count in ledger.counts(rows).items():

@@ -59,16 +59,12 @@ class RegistryDirective(SphinxDirective):
 
 
 class TitleStrip(RegistryDirective):
-    """``:::{title-strip} key [key ...]`` at the head of a chapter.
-
-    The first key is the chapter's paper; the claims of all of them are counted.
-    """
+    """``:::{title-strip} key`` at the head of a chapter."""
 
     required_arguments = 1
-    final_argument_whitespace = True
 
     def draw(self):
-        return [pages.title_strip(self, self.arguments[0].split())]
+        return [pages.title_strip(self, self.arguments[0])]
 
 
 class ScoreboardSummary(RegistryDirective):

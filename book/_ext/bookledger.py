@@ -2,13 +2,13 @@
 
 import functools
 import json
-import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from lib import replication
 from lib.replication import registry, runner
+from lib.replication.tables import chapter as find_chapter
 from lib.replication.tables import format_measured, format_published
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,13 +116,10 @@ def finding(row):
 # --- the chapters ---------------------------------------------------------------------
 
 
-@functools.cache
-def strip_keys(path):
-    """The citation keys in a chapter's title strip; the first is its paper."""
-    source = path.with_suffix(".md")  # the paired text is shorter than the notebook
-    text = text_of(source if source.exists() else path)
-    found = re.search(r"\{title-strip\} ([\w -]+)", text)
-    return tuple(found[1].split()) if found else ()
+def chapter(paper, wing):
+    """The document that treats a paper (for a report, its wing's index), or None."""
+    found = find_chapter(paper, wing)
+    return found and f"book/{found}"
 
 
 @functools.cache

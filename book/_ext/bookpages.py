@@ -48,27 +48,17 @@ def entry_of(directive, key):
     return directive.env.get_domain("cite").bibdata.data.entries.get(key)
 
 
-def chapter_of(directive, wing, paper):
-    """The document that treats a paper's claims, or None.
-
-    A report's own claims are at home in the wing's index, a paper's in the chapter
-    whose title strip names it first; else any title strip that names it will do.
-    """
-    env = directive.env
-    docs = sorted(doc for doc in env.found_docs if doc.startswith(f"book/{wing}/"))
-    if paper.startswith("report-") and f"book/{wing}/index" in docs:
-        return f"book/{wing}/index"
-    keys = {doc: ledger.strip_keys(Path(env.doc2path(doc))) for doc in docs}
-    own = [doc for doc in docs if keys[doc][:1] == (paper,)]
-    return next(iter(own + [doc for doc in docs if paper in keys[doc]]), None)
+def chapter_of(directive, claim):
+    """The document that treats a claim's paper, if the book has it, or None."""
+    doc = ledger.chapter(claim.paper, claim.wing)
+    return doc if doc in directive.env.found_docs else None
 
 
 # --- the title strip ------------------------------------------------------------
 
 
-def title_strip(directive, papers):
-    """Citation of the first paper; counts over the claims of all that are named."""
-    rows = [row for paper in papers for row in ledger.rows(paper=paper)]
+def title_strip(directive, paper):
+    rows = ledger.rows(paper=paper)
     link, stale = colab(directive), ledger.stale(rows)
     facts = {
         "Live": [nodes.Text(ledger.live(directive.env.docname))],
@@ -78,7 +68,7 @@ def title_strip(directive, papers):
         facts["Run it"] = [link]
     return h(
         "div",
-        h("p", *citation(directive, papers[0]), class_="strip-citation"),
+        h("p", *citation(directive, paper), class_="strip-citation"),
         verdict_list(rows) if rows else h("p", "No claim is recorded yet."),
         h(
             "dl",
@@ -228,7 +218,7 @@ def matrix(directive, rows):
                 h("tr", h("th", title, scope="rowgroup", colspan=6), class_="wing")
             )
         for paper, group in papers.items():
-            doc = chapter_of(directive, wing, paper)
+            doc = chapter_of(directive, group[0].claim)
             name = paper_name(directive, paper)
             if doc:
                 name += [nodes.Text(" "), directive.link(doc, nodes.Text("chapter"))]
@@ -264,8 +254,9 @@ def cells(rows):
 def claim(directive, row):
     """One claim of the list: verdict, statement, where from, what was found."""
     record, verdict = row.claim, row.verdict
-    doc = chapter_of(directive, record.wing, record.paper)
-    where = [*paper_name(directive, record.paper), nodes.Text(f" · {record.where}")]
+    doc = chapter_of(directive, record)
+    where = paper_name(directive, record.paper)
+    where += [nodes.Text(" · "), *place(directive, record.where)]
     if doc:
         anchor = ledger.claim_anchor(Path(directive.env.doc2path(doc)), record)
         link = directive.link(f"{doc}#{anchor}", nodes.Text("in the chapter"))
@@ -285,6 +276,17 @@ def claim(directive, row):
         class_=f"claim-{slug(verdict.word)}",
         id=f"claim-{record.id}",
     )
+
+
+def place(directive, where):
+    """Where a claim stands; keys of references.bib in it become citations."""
+    known = directive.env.get_domain("cite").bibdata.data.entries
+    cited = re.sub(
+        r"\b[a-z-]+(\d{4})?\b",
+        lambda m: f"{{cite:t}}`{m[0]}`" if m[0] in known else m[0],
+        where,
+    )
+    return directive.inline(cited)
 
 
 # --- the errata -----------------------------------------------------------------

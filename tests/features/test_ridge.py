@@ -119,7 +119,7 @@ def test_gram_matrix_is_summed_in_panels(monkeypatch, device):
     model.fit(torch.tensor(X, device=device), torch.tensor(y, device=device))
     Z = features(40).fit(X).transform(X)
     np.testing.assert_allclose(model.gram_.cpu().numpy(), Z.T @ Z, atol=1e-13)
-    # Nothing above the panels on the diagonal was summed, and the solve must not need it.
+    # Nothing above the panels was summed, and the solve must not need it.
     reference = RandomFeatureRidge(features(40)).fit(X, y)
     np.testing.assert_allclose(model.coef_.cpu(), reference.coef_, atol=1e-11)
     with pytest.warns(LinAlgWarning):
