@@ -110,7 +110,9 @@ def finding(row):
         by = {"check": "By a test", "": "Measured"}
         name = by.get(verdict.tier, f"{verdict.tier} tier".capitalize())
         parts.append(f"{name}: {format_measured(verdict)}".removesuffix(": "))
-    return ". ".join(parts + [verdict.reason.capitalize()] * bool(verdict.reason))
+    if verdict.reason:
+        parts.append(verdict.reason[0].upper() + verdict.reason[1:])
+    return ". ".join(parts)
 
 
 # --- the chapters ---------------------------------------------------------------------

@@ -49,8 +49,8 @@ def entry_of(directive, key):
 
 
 def chapter_of(directive, claim):
-    """The document that treats a claim's paper, if the book has it, or None."""
-    doc = ledger.chapter(claim.paper, claim.wing)
+    """The document that reviews a claim, if the book has it, or None."""
+    doc = ledger.chapter(claim.chapter or claim.paper, claim.wing)
     return doc if doc in directive.env.found_docs else None
 
 

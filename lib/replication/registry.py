@@ -30,7 +30,7 @@ class Experiment:
     """
     A grid of configurations and seeds, and the function that computes it.
 
-    Parameters
+    Attributes
     ----------
     name : str
         Unique name: lower-case letters, digits and hyphens.
@@ -100,7 +100,7 @@ class Claim:
 
     The fields are those of a ``[[claim]]`` table in ``claims/<wing>.toml``.
 
-    Parameters
+    Attributes
     ----------
     id, paper, where, statement, kind : str
         Identity ``<wing>-...``, citation key, place, sentence, and one of `KINDS`.
@@ -151,7 +151,7 @@ class Erratum:
     """
     One slip in print and its correction.
 
-    Parameters
+    Attributes
     ----------
     id, wing, source, where : str
         Identity, wing, ``"report"`` or a citation key, and the place.

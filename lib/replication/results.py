@@ -111,7 +111,7 @@ class Cell:
     """
     One finished (configuration, seed).
 
-    Parameters
+    Attributes
     ----------
     config : dict
         The configuration.
@@ -185,7 +185,7 @@ class Results(Sequence):
     @property
     def seeds(self):
         """
-        Seeds that occur in any cell.
+        All seeds that occur in any cell.
 
         Returns
         -------

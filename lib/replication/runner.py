@@ -11,7 +11,14 @@ from .results import Cell, Results, canonical_data, config_key
 
 
 class Stopped(BaseException):
-    """A signal asked the run to stop; finished cells are saved."""
+    """
+    A signal asked the run to stop; finished cells are saved.
+
+    Parameters
+    ----------
+    number : int
+        The signal.
+    """
 
     def __init__(self, number):
         super().__init__(signal.Signals(number).name)

@@ -17,7 +17,7 @@ class Verdict:
     """
     A word, and the numbers it rests on.
 
-    Parameters
+    Attributes
     ----------
     word : str
         One of `WORDS`.
