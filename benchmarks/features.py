@@ -163,7 +163,8 @@ def report(results):
         names = ("ours", "floor", "peer")
         ours, floor, peer = (per * cells.values(f"{k}_s").min() for k in names)
         print(
-            f"{config['dtype']} {config['d']:4d} {ours:6.2f} {floor:6.2f} {peer:6.2f}   "
+            f"{config['dtype']} {config['d']:4d} "
+            f"{ours:6.2f} {floor:6.2f} {peer:6.2f}   "
             f"{spread(cells.values('ratio'))}   "
             f"{cells.values('ours_error').mean():.4f}    "
             f"{cells.values('peer_error').mean():.4f}"
