@@ -71,19 +71,23 @@ def stale(rows):
 def full_tier(rows):
     """Device and time of the full tier behind these rows, or "not run"."""
     names = sorted({row.claim.experiment for row in rows if row.claim.experiment})
-    seconds, missing = Counter(), []
+    seconds, parts, absent = Counter(), [], []
     for name in names:
         done, planned = (status(name, "full")[key] for key in ("done", "planned"))
         if not done:
-            missing.append(f"{name} not run")
+            absent.append(name)
         elif done < planned:
-            missing.append(f"{name} {done} of {planned}")
+            parts.append(f"{name} ({done} of {planned})")
         for cell in replication.load(name, tier="full") if done else ():
             seconds[cell.run["device_name"]] += cell.seconds
     if not seconds:
         return "not run"
-    times = [f"{device}, {duration(s)}" for device, s in sorted(seconds.items())]
-    return "; ".join(times + missing)
+    text = [f"{device}, {duration(s)}" for device, s in sorted(seconds.items())]
+    if parts:
+        text.append(f"partly run: {', '.join(parts)}")
+    if absent:
+        text.append(f"not run: {', '.join(absent)}")
+    return "; ".join(text)
 
 
 def live(docname):

@@ -75,8 +75,8 @@ def kernel_at(kernel, gamma, factor=1.0):
 
 @pytest.mark.parametrize("features", ["pair", "phase"])
 @pytest.mark.parametrize("kernel, sampling", SCHEMES)
-def test_unbiased_for_every_width(kernel, sampling, features):
-    gamma, repeats = 0.7, 250
+def test_unbiased_for_every_width(kernel, sampling, features, record_property):
+    gamma, repeats, worst = 0.7, 250, 0.0
     k, k2 = kernel_at(kernel, gamma), kernel_at(kernel, gamma, 2.0)
     for D in (1, 2, 5, 12):
         values = estimates(
@@ -91,7 +91,12 @@ def test_unbiased_for_every_width(kernel, sampling, features):
         variance = rff_variance(k, k2, D, features)
         if sampling != "iid":
             variance = values.var(ddof=1)
-        assert abs(values.mean() - k) < 4.5 * np.sqrt(variance / repeats), D
+        worst = max(
+            worst, abs(values.mean() - k) / (4.5 * np.sqrt(variance / repeats))
+        )
+        record_property("trials", repeats)
+    record_property("value", worst)
+    assert worst < 1.0
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
