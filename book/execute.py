@@ -110,8 +110,7 @@ def record(chapter, seconds):
     """Store the seconds of one chapter and the processor they were measured on."""
     target = BOOK / "live_seconds.json"
     known = json.loads(target.read_text()) if target.exists() else {}
-    known[chapter] = round(seconds, 1)
-    known.setdefault("processor", {})[chapter] = processor()
+    known[chapter] = {"seconds": round(seconds, 1), "processor": processor()}
     target.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 

@@ -196,7 +196,7 @@ class Results(Sequence):
 
     def provenance(self):
         """
-        Say in a line where and when the cells were measured.
+        Say where and when the cells were measured.
 
         Returns
         -------
@@ -216,7 +216,7 @@ class Results(Sequence):
             f"{name} {'/'.join(sorted({str(r['versions'][name]) for r in runs}))}"
             for name in names
         ]
-        return f"measured on {'; '.join(devices)}, {days}; {', '.join(packages)}"
+        return f"measured on {'; '.join(devices)}, {days}\n{', '.join(packages)}"
 
     def where(self, **config):
         """

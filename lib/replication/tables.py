@@ -153,14 +153,14 @@ class ClaimsTable:
         Claim, what decides it, its full tier and its quick tier.
     """
 
-    columns = ("Claim", "Where", "Published", "Full tier", "Quick tier", "Verdict")
+    columns = ("Claim", "Verdict", "Published", "Full tier", "Quick tier")
 
     def __init__(self, paper, rows):
         self.paper, self.rows = paper, rows
 
     def _where(self, claim):
         own = claim.paper == self.paper
-        return claim.where if own else f"{claim.paper}, {claim.where}"
+        return claim.where if own else f"[{claim.paper}] {claim.where}"
 
     def __repr__(self):
         lines = []
@@ -170,7 +170,7 @@ class ClaimsTable:
             cells = (format_published(claim), *_measured(claim, decided, *measured))
             lines += [
                 f"  {name.lower():10s}  {text}"
-                for name, text in zip(self.columns[2:5], cells, strict=True)
+                for name, text in zip(self.columns[2:], cells, strict=True)
             ]
             reason = f": {decided.reason}" if decided.reason else ""
             lines.append(f"  {'verdict':10s}  {decided.word}{reason}")
@@ -182,19 +182,15 @@ class ClaimsTable:
         head = "".join(f'<th scope="col">{name}</th>' for name in self.columns)
         body = []
         for claim, decided, *measured in self.rows:
-            notes = "".join(_small(text) for text in _remarks(claim))
-            texts = (
-                self._where(claim),
-                format_published(claim),
-                *_measured(claim, decided, *measured),
-            )
+            notes = "".join(_small(t) for t in (self._where(claim), *_remarks(claim)))
+            texts = (format_published(claim), *_measured(claim, decided, *measured))
             cells = "".join(f"<td>{_e(text)}</td>" for text in texts)
             name = decided.word.replace(" ", "-")
             body.append(
                 f'<tr id="claim-{_e(claim.id)}">'
-                f'<th scope="row">{_e(claim.statement)}{notes}</th>{cells}'
+                f'<th scope="row">{_e(claim.statement)}{notes}</th>'
                 f'<td class="verdict verdict-{name}"><strong>{decided.word}</strong>'
-                f"{_small(decided.reason)}</td></tr>"
+                f"{_small(decided.reason)}</td>{cells}</tr>"
             )
         # a wide table scrolls in its own box, which the keyboard can reach
         return (
