@@ -95,7 +95,7 @@ def test_unbiased_for_every_width(kernel, sampling, features, record_property):
             worst, abs(values.mean() - k) / (4.5 * np.sqrt(variance / repeats))
         )
         record_property("trials", repeats)
-    record_property("value", worst)
+    record_property("value", float(worst))
     assert worst < 1.0
 
 
