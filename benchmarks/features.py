@@ -1,12 +1,18 @@
 """
-Random Fourier features against scikit-learn's RBFSampler, on the same work.
+Random features against their strongest peers, on the same work.
 
-Both map the same points to the same number of outputs, in one process and one thread,
-by turns, and are timed by the processor's clock. The error of the approximated kernel
-stands beside each time, and so does a floor that no pair map goes below: the product
-with the frequencies, one vectorised function on data in the cache, and the writing of
-the outputs. A second part fits the growth of time and memory. Both are stored as the
-benchmark "features" of the registry.
+Random Fourier features stand beside scikit-learn's RBFSampler. Both map the same
+points to the same number of outputs, in one process and one thread, by turns, and are
+timed by the processor's clock. The error of the approximated kernel stands beside each
+time, and so does a floor that no pair map goes below: the product with the frequencies,
+one vectorised function on data in the cache, and the writing of the outputs. A second
+part fits the growth of time and memory.
+
+The fast transform stands beside fht-cpu (C with vector instructions),
+hadamard-transform (torch) and a plain butterfly in numpy; Fastfood beside the dense
+maps, and beside a plain loop written from its paper. That loop is not a peer but stands
+in for scikit-learn-extra's Fastfood, whose binary does not load with numpy 2. All is
+stored as the benchmark "features" of the registry.
 
     python benchmarks/features.py [--repeats 7]
 """
@@ -26,9 +32,11 @@ from threadpoolctl import threadpool_limits  # noqa: E402
 
 from lib import replication  # noqa: E402
 from lib.features import (  # noqa: E402
+    Fastfood,
     RandomFeatureRidge,
     RandomFourierFeatures,
     approximation_error,
+    fwht,
     kernel_matrix,
 )
 
@@ -48,6 +56,12 @@ GRIDS = {
     ("ridge", "d"): [{"n": 1000, "d": d, "D": 256} for d in WIDE],
     ("ridge", "D"): [{"n": 1000, "d": 64, "D": D} for D in (1024, 2048, 4096)],
 }
+
+ORDERS = (64, 256, 1024, 4096, 16384)
+PEERS = ("fht-cpu", "hadamard-transform")
+FASTFOOD = [
+    {"n": 512, "d": d, "D": max(4096, 2 * d)} for d in (64, 128, 256, 512, 1024, 4096)
+]
 
 
 def seconds(call):
@@ -143,6 +157,108 @@ def _cost(config, seed):
     return {"seconds": took, "bytes": peak}
 
 
+def peers():
+    """Return the transforms of other packages that are installed, by name."""
+    found = {}
+    try:
+        import fht_cpu
+
+        found["fht-cpu"] = lambda X: fht_cpu.fht(X, inplace=False, num_threads=1)
+    except ImportError:
+        print("fht-cpu is not installed: no comparison with it")
+    try:
+        import torch
+        from hadamard_transform import hadamard_transform
+
+        # It divides by sqrt(p), as ours does on request.
+        found["hadamard-transform"] = lambda X: hadamard_transform(torch.from_numpy(X))
+    except ImportError:
+        print("hadamard-transform is not installed: no comparison with it")
+    return found
+
+
+def butterfly(X):
+    """Transform rows by log2(p) passes of sums and differences, in plain numpy."""
+    p, half = X.shape[1], 1
+    while half < p:
+        pairs = X.reshape(len(X), -1, 2, half)
+        left, right = pairs[:, :, 0], pairs[:, :, 1]
+        X = np.stack([left + right, left - right], axis=2).reshape(X.shape)
+        half *= 2
+    return X
+
+
+def transforms(repeats):
+    """Yield (configuration, repeat, numbers) for the fast transform along rows."""
+    calls = {"ours": fwht, "butterfly": butterfly, "copy": np.copy, **peers()}
+    for p in ORDERS:
+        config = {"kind": "fwht", "n": 2**21 // p, "p": p, "dtype": "float32"}
+        for repeat in range(repeats):
+            rng = np.random.default_rng(repeat)
+            X = rng.standard_normal((config["n"], p)).astype(np.float32)
+            with threadpool_limits(1):
+                yield config, repeat, _by_turns(calls, X, repeat)
+
+
+def _by_turns(calls, X, seed):
+    names = list(calls)
+    numbers = {f"{name}_s": np.inf for name in names}
+    for call in range(CALLS):
+        for name in names if (seed + call) % 2 else names[::-1]:
+            took = seconds(lambda name=name: calls[name](X))
+            numbers[f"{name}_s"] = min(numbers[f"{name}_s"], took)
+    return numbers
+
+
+def structured(repeats):
+    """Yield (configuration, repeat, numbers) for Fastfood and the dense maps."""
+    for sizes in FASTFOOD:
+        config = {"kind": "fastfood", **sizes, "dtype": "float32"}
+        for repeat in range(repeats):
+            rng = np.random.default_rng(repeat)
+            X = rng.standard_normal((config["n"], config["d"])).astype(np.float32)
+            with threadpool_limits(1):
+                yield config, repeat, _structured(X, config["D"], repeat)
+
+
+def _structured(X, D, seed):
+    gamma = 1.0 / (2 * X.shape[1])
+    maps = {
+        f"{name}_{features}": method(
+            D, gamma=gamma, features=features, random_state=seed
+        ).fit(X)
+        for name, method in (("ours", Fastfood), ("dense", RandomFourierFeatures))
+        for features in ("pair", "phase")
+    }
+    K = kernel_matrix(X, gamma=gamma)
+    numbers = {
+        f"{name}_error": approximation_error(maps[name].transform(X), K)
+        for name in ("ours_pair", "dense_pair")
+    }
+    calls = {name: fitted.transform for name, fitted in maps.items()}
+    calls["plain_pair"] = lambda X: plain_fastfood(X, maps["ours_pair"])
+    difference = calls["plain_pair"](X) - calls["ours_pair"](X)
+    assert np.abs(difference).max() < 1e-5
+    return numbers | _by_turns(calls, X, seed)
+
+
+def plain_fastfood(X, fitted):
+    """Map to pairs by the formula of the paper, in float64: a stand-in, not a peer."""
+    n, d = X.shape
+    blocks, p = fitted.S_.shape
+    padded = np.zeros((n, p))
+    padded[:, :d] = X
+    angles = np.empty((n, blocks * p))
+    for block in range(blocks):
+        V = butterfly(padded * fitted.B_[block])
+        V = butterfly(V[:, fitted.permutation_[block]] * fitted.G_[block])
+        angles[:, block * p : (block + 1) * p] = V * fitted.S_[block]
+    angles *= np.sqrt(2.0 * fitted.gamma_ / p)
+    angles = angles[:, : fitted.n_components // 2]
+    Z = np.hstack([np.cos(angles), np.sin(angles)])
+    return Z * np.sqrt(2.0 / fitted.n_components)
+
+
 def exponent(sizes, values):
     """Fit the slope of log values over log sizes."""
     return np.polyfit(np.log(sizes), np.log(values), 1)[0]
@@ -180,6 +296,40 @@ def report(results):
             f"{what:5s} over {axis} = {sizes[0]}..{sizes[-1]}: "
             f"time {spread(slopes['seconds'])}   memory {spread(slopes['bytes'])}"
         )
+    report_transforms(results)
+    report_structured(results)
+
+
+def report_transforms(results):
+    """Print the times of the fast transform, in ns an entry."""
+    print("\nfast transform along rows, float32: ns an entry; ours over the peer's")
+    for config in results.where(kind="fwht").configs:
+        cells = results.where(**config)
+        ours = cells.values("ours_s")
+        line = f"p = {config['p']:5d}  ours {1e9 * ours.min() / 2**21:5.2f}"
+        for name in ("copy", "butterfly", *PEERS):
+            if f"{name}_s" in cells[0].data:
+                other = cells.values(f"{name}_s")
+                line += f"  {name} {1e9 * other.min() / 2**21:5.2f}"
+                line += f" ({np.median(ours / other):.2f})"
+        print(line)
+
+
+def report_structured(results):
+    """Print the times of Fastfood and the dense maps, in ns an output."""
+    print("\nFastfood, float32: ns an output; the other over our pairs; error")
+    names = ("ours_phase", "dense_pair", "dense_phase", "plain_pair")
+    for config in results.where(kind="fastfood").configs:
+        cells = results.where(**config)
+        per = 1e9 / (config["n"] * config["D"])
+        ours = cells.values("ours_pair_s")
+        line = f"d = {config['d']:4d}  ours_pair {per * ours.min():5.2f}"
+        for name in names:
+            other = cells.values(f"{name}_s")
+            line += f"  {name} {per * other.min():6.2f}"
+            line += f" ({np.median(other / ours):.2f})"
+        errors = (cells.values(f"{k}_pair_error").mean() for k in ("ours", "dense"))
+        print(line + "  error " + " against ".join(f"{e:.4f}" for e in errors))
 
 
 def main():
@@ -187,9 +337,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--repeats", type=int, default=7)
     repeats = parser.parse_args().repeats
-    cells = [*measure(repeats), *growth(min(repeats, 3))]
-    modules = ("lib.features.kernels", "lib.features.fourier", "lib.features.ridge")
-    replication.save_benchmark("features", "features", cells, modules=modules)
+    cells = [
+        *measure(repeats),
+        *growth(min(repeats, 3)),
+        *transforms(repeats),
+        *structured(min(repeats, 3)),
+    ]
+    names = ("kernels", "fourier", "ridge", "hadamard", "fastfood")
+    modules = tuple(f"lib.features.{name}" for name in names)
+    replication.save_benchmark(
+        "features", "features", cells, packages=PEERS, modules=modules
+    )
     report(replication.load("features", tier="bench"))
 
 

@@ -6,7 +6,14 @@ cannot hold, the exemption is named in ``EXEMPTIONS`` with its reason.
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from lib.features import RandomFeatureRidge, RandomFourierFeatures
+from lib.features import (
+    Fastfood,
+    LeverageScoreFeatures,
+    RandomFeatureRidge,
+    RandomFourierFeatures,
+    RandomKitchenSinksClassifier,
+    RandomKitchenSinksRegressor,
+)
 
 ESTIMATORS = [
     RandomFourierFeatures(random_state=0),
@@ -14,7 +21,14 @@ ESTIMATORS = [
     RandomFourierFeatures(6, kernel="laplacian", sampling="qmc", random_state=0),
     RandomFourierFeatures(9, kernel="matern", sampling="orthogonal", random_state=0),
     RandomFourierFeatures(8, sampling="sorf", random_state=0),
+    Fastfood(random_state=0),
     RandomFeatureRidge(RandomFourierFeatures(random_state=0)),
+    LeverageScoreFeatures(random_state=0),
+    LeverageScoreFeatures(7, features="phase", kernel="matern", random_state=0),
+    RandomKitchenSinksRegressor(random_state=0),
+    RandomKitchenSinksRegressor(feature="stump", bound=50.0, random_state=0),
+    RandomKitchenSinksClassifier(random_state=0),
+    RandomKitchenSinksClassifier(feature="stump", bound=5.0, random_state=0),
 ]
 
 #: Estimator name to {check name: reason}.
