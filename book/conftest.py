@@ -21,6 +21,7 @@ import io
 import math
 import os
 import re
+import tempfile
 
 import numpy as np
 
@@ -248,6 +249,15 @@ def install():
     cell_class.runtest = runtest
     cell_class.raise_cell_error = raise_cell_error
     kernel.RunningKernel.execute_cell_input = execute_cell_input
+    if os.name == "posix":
+        manager = kernel.KernelManager
+
+        def on_files(**kwargs):
+            # files for sockets: a port can be taken before the kernel binds it
+            where = f"{tempfile.mkdtemp(prefix='kernel-')}/socket"
+            return manager(transport="ipc", ip=where, **kwargs)
+
+        kernel.KernelManager = on_files
     kernel.start_new_kernel = functools.partial(
         kernel.start_new_kernel,
         extra_arguments=["--HistoryManager.hist_file=:memory:", "--log-level=ERROR"],

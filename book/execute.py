@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,6 +25,13 @@ ROOT = BOOK.parent
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # one thread: the seconds compare, and long training runs repeat to the last digit
 SETTINGS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def socket_files():
+    """Keywords of a kernel manager: files, for a port can be taken before it is bound."""
+    if os.name != "posix":
+        return {}
+    return {"transport": "ipc", "ip": f"{tempfile.mkdtemp(prefix='kernel-')}/socket"}
 
 
 def chapters():
@@ -81,6 +89,7 @@ def execute(chapter, timeout=600):
     manager = AsyncKernelManager(
         kernel_name=CURRENT_ENV_KERNEL_NAME,
         kernel_spec_manager=NbvalKernelspecManager(),
+        **socket_files(),
     )
     client = NotebookClient(
         notebook,
