@@ -268,8 +268,8 @@ class LeverageScoreFeatures(
     scores that were drawn from. Mapping takes O(n d D) time.
 
     The score of a pair lies between 1 / (1 + lambda) and 1 / lambda. So no
-    weight is above sqrt((1 + lambda) effective_dimension_) times that of plain
-    features, and an effective dimension near 1 / lambda means that all scores are
+    weight is above sqrt((1 + lambda) d_K) times that of plain, d_K the effective
+    dimension; and where that is near 1 / lambda, all scores are
     nearly the same.
 
     Targets are not used, but points are: fit inside a cross-validation.

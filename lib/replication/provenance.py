@@ -312,8 +312,14 @@ def _reachable(tree, name):
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = [a.asname or a.name.partition(".")[0] for a in node.names]
         else:
+            loops = (c for c in ast.walk(node) if isinstance(c, ast.comprehension))
+            local = {id(n) for loop in loops for n in ast.walk(loop.target)}
             stored = (n for n in ast.walk(node) if isinstance(n, ast.Name))
-            names = [n.id for n in stored if isinstance(n.ctx, ast.Store)]
+            names = [
+                n.id
+                for n in stored
+                if isinstance(n.ctx, ast.Store) and id(n) not in local
+            ]
         for n in names:
             defined.setdefault(n, []).append(node)
     if name not in defined:

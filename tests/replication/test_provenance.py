@@ -78,6 +78,14 @@ def test_code_that_run_reaches_changes_the_hash(hashed, old, new):
     assert hashed(SOURCE) != hashed(SOURCE.replace(old, new))
 
 
+def test_the_loop_variable_of_a_grid_is_no_name_of_the_module(hashed):
+    text = (
+        "GRID = [2**j for j in range({})]\n\n\ndef run(configs, seeds, device):\n"
+        "    for j in seeds:\n        yield configs[0], j, {{'y': 1.0}}\n"
+    )
+    assert hashed(text.format(3)) == hashed(text.format(4))
+
+
 def test_a_declared_module_counts_as_a_whole(hashed, tmp_path):
     module = tmp_path / "declared_maths.py"
     module.write_text("def f():\n    return 1\n")
