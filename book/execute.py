@@ -28,7 +28,7 @@ SETTINGS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def socket_files():
-    """Keywords of a kernel manager: files, for a port can be taken before it is bound."""
+    """Keywords of a kernel manager: a port can be taken before it is bound."""
     if os.name != "posix":
         return {}
     return {"transport": "ipc", "ip": f"{tempfile.mkdtemp(prefix='kernel-')}/socket"}
