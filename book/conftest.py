@@ -255,7 +255,7 @@ def install():
         def on_files(**kwargs):
             # files for sockets: a port can be taken before the kernel binds it
             where = f"{tempfile.mkdtemp(prefix='kernel-')}/socket"
-            return manager(transport="ipc", ip=where, **kwargs)
+            return manager(**({"transport": "ipc", "ip": where} | kwargs))
 
         kernel.KernelManager = on_files
     kernel.start_new_kernel = functools.partial(
