@@ -263,7 +263,7 @@ class WideReLU(_Trained):
         Weights after and before training.
     signs_ : ndarray or Tensor of shape (m,)
         Output weights :math:`a_r / \sqrt m`.
-    residuals_ : ndarray of shape (n_iter_ + 1,)
+    residuals_ : ndarray of shape (steps + 1,)
         Norm of :math:`N(X) - y` before each step and after the last.
     gram_eigs_ : ndarray of shape (n,)
         Eigenvalues of the expected Gram matrix, ascending.
@@ -446,7 +446,7 @@ class DeepLinear(MultiOutputMixin, _Trained):
     ----------
     weights_ : list of ndarray or Tensor
         Trained :math:`W_1, \dots, W_L`.
-    residuals_ : ndarray of shape (n_iter_ + 1,)
+    residuals_ : ndarray of shape (steps + 1,)
         Norm of the residual before each step and after the last, of its part that
         any linear map of X can reach.
     gram_eigs_ : ndarray of shape (rank,)

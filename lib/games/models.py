@@ -197,7 +197,7 @@ class MLPGenerator(nn.Module):
 
         Returns
         -------
-        Tensor of shape (n, *out_shape)
+        Tensor of shape (n, ...)
             Samples.
         """
         return self.layers(z)
@@ -276,7 +276,7 @@ class MLPDiscriminator(nn.Module):
 
         Parameters
         ----------
-        x : Tensor of shape (n, *in_shape)
+        x : Tensor of shape (n, ...)
             Samples.
 
         Returns
