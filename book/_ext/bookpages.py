@@ -357,6 +357,8 @@ def slip_row(directive, slip, names):
 def proof(directive, slip):
     """A link to the cell that shows the slip, or how it is known."""
     if slip.shown:
+        if slip.shown.partition("#")[0] not in ledger.listed_chapters():
+            return [nodes.Text("to be shown in a chapter in preparation")]
         text = nodes.Text("shown in the chapter")
         return [directive.link("book/" + slip.shown, text)]
     if entry_of(directive, slip.evidence):

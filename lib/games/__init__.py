@@ -50,6 +50,9 @@ _HOME = {
     "mode_coverage": "metrics",
     "nearest_mode": "metrics",
     "prdc": "metrics",
+    "STACKED_METHODS": "stacked",
+    "StackedGAN": "stacked",
+    "StackedRun": "stacked",
 }
 
 __all__ = sorted(_HOME)

@@ -233,7 +233,8 @@ class StackedGAN:
                 self._run(x)
                 self.iteration += self.chunk
                 self.history["iteration"].append(self.iteration)
-                for name, values in zip(("loss_d", "loss_g"), self._losses, strict=True):
+                names = ("loss_d", "loss_g")
+                for name, values in zip(names, self._losses, strict=True):
                     self.history[name].append(values.tolist())
                 if callback is not None:
                     callback(self)
@@ -488,7 +489,13 @@ class _Player:
                 b1, b2, k, a, b, o, lr = (
                     v.to(w.dtype).view(shape)
                     for v in (
-                        self.beta1, self.beta2, gain, c1, c2, self.optimism, self.lr
+                        self.beta1,
+                        self.beta2,
+                        gain,
+                        c1,
+                        c2,
+                        self.optimism,
+                        self.lr,
                     )
                 )
                 m.mul_(b1).add_(k * g)

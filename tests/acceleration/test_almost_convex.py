@@ -48,7 +48,7 @@ def test_a_step_decreases_f_by_what_the_lemma_promises_and_no_more(record_proper
         worst = max(worst, abs(f(z) / (-2 * a**3 / (3 * L2**2)) - 1))
         assert abs(z[0]) == pytest.approx(2 * a / L2) and curvature.bound == a
         assert oracle.history["event"].tolist() == ["negative curvature"]
-    record_property("value", worst)
+    record_property("value", float(worst))
     record_property("trials", 3)
     assert worst <= 1e-9
 
@@ -190,7 +190,7 @@ def test_progress_on_random_functions_is_that_of_the_lemma(record_property):
         move = np.linalg.norm(end - z)
         promised = min(gamma * move**2, eps / math.sqrt(10) * move)
         worst = max(worst, promised - (values[0] - values[1]))
-    record_property("value", worst)
+    record_property("value", float(worst))
     record_property("trials", trials)
     assert worst <= 1e-12
 
@@ -260,7 +260,7 @@ def test_the_penalised_function_is_within_the_constants_of_the_paper(record_prop
     for L1, L2, alpha in CONSTANTS:
         lowest, highest = worst_curvatures(L1, L2, alpha, RADII)
         slack += [-lowest / (3 * alpha) - 1, highest / (5 * L1) - 1]
-    record_property("value", max(slack))
+    record_property("value", float(max(slack)))
     record_property("trials", len(CONSTANTS) * len(RADII))
     assert max(slack) <= 0
 
@@ -274,7 +274,7 @@ def test_the_tight_constants_are_valid_and_attained(record_property):
         assert lowest >= attained * (1 + 1e-4)
         assert highest <= 3 * L1 * (1 + 1e-4)
         gaps += [abs(lowest / attained - 1), abs(highest / (3 * L1) - 1)]
-    record_property("value", max(gaps))
+    record_property("value", float(max(gaps)))
     record_property("trials", len(CONSTANTS) * len(RADII))
     assert max(gaps) <= 0.02
 

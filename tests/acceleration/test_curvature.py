@@ -54,7 +54,7 @@ def test_the_certificate_is_right_as_often_as_promised(record_property):
         misses += value - spectrum[0] > alpha / 2
     # Four standard deviations above the promise.
     excess = misses / 400 - delta - 4 * np.sqrt(delta * (1 - delta) / 400)
-    record_property("value", excess)
+    record_property("value", float(excess))
     record_property("trials", 400)
     assert excess <= 0
 
