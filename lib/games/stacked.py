@@ -70,7 +70,7 @@ class StackedGAN:
     Parameters
     ----------
     make : callable
-        ``make(seed)`` returns a generator and a discriminator of :mod:`lib.games`.
+        ``make(seed)`` returns a generator and a discriminator from ``lib.games``.
     runs : sequence of StackedRun
         The trainings. Methods are the keys of ``STACKED_METHODS``.
     loss : {"ns", "wgan"}, default="ns"

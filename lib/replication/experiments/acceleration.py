@@ -201,11 +201,15 @@ def _anc_each_seed(results, number):
     )
 
 
-def anc_exponent(results):
-    """Slope of log calls against log eps over the finest decade, one a seed."""
+def anc_exponent(results, span=np.inf):
+    """Slope of log calls against log eps, one a seed; over the finest ``span`` decades.
+
+    Single accuracies scatter: the cost of a round doubles where the minimiser of a
+    proximal step falls on the end of the leash.
+    """
 
     def slope(cells):
-        last = max(c.config["decades"] for c in cells) - 1
+        last = max(c.config["decades"] for c in cells) - span
         cells = [c for c in cells if c.config["decades"] >= last]
         decades = [-c.config["decades"] for c in cells]
         return np.polyfit(decades, [np.log10(c.data["calls"]) for c in cells], 1)[0]
@@ -858,6 +862,13 @@ def _adaptive_steps(results):
     return khat, np.where(np.isnan(steps), results[0].config["steps"], steps)
 
 
+def adaptive_arrivals(results):
+    """Steps to 1e-8 at the condition numbers where every seed arrived."""
+    khat, steps = results.curve("to_1e-8", over="khat")
+    arrived = ~np.isnan(steps).any(axis=0)
+    return khat[arrived], steps[:, arrived]
+
+
 def condition_exponent(results):
     """Exponent of the steps to 1e-8 in the condition number, one a seed."""
     khat, steps = _adaptive_steps(results)
@@ -1259,11 +1270,15 @@ def _octopus(config, seed):
 
 
 def growth_error(results):
-    """Largest relative gap of a measured log growth to the closed form, a seed."""
+    """Largest relative gap of a measured log growth to the closed form, a seed.
+
+    Rounding below 1e-9 counts as 1e-9, so that every machine says the same.
+    """
     cells = results.where(part="growth")
-    return _worst_by_seed(
+    worst = _worst_by_seed(
         cells, lambda c: abs(c.data["measured"] / c.data["exact"] - 1)
     )
+    return np.maximum(worst, 1e-9)
 
 
 def escape_slope(results):
