@@ -204,8 +204,8 @@ def _anc_each_seed(results, number):
 def anc_exponent(results, span=np.inf):
     """Slope of log calls against log eps, one a seed; over the finest ``span`` decades.
 
-    Single accuracies scatter: the cost of a round doubles where the minimiser of a
-    proximal step falls on the end of the leash.
+    Single accuracies scatter: Nesterov's iterates swing through the minimiser of a
+    proximal step, and its test may catch them at an early swing or only at the end.
     """
 
     def slope(cells):
