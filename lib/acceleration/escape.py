@@ -7,18 +7,25 @@ curvature, along which the function falls and the method goes on.
 """
 
 import math
+from collections import deque
 
 import numpy as np
-from scipy.optimize import minimize
 
-from lib._backend import to_numpy
 from lib.acceleration.curvature import lanczos
 from lib.acceleration.oracle import Curvature
 
 __all__ = []
 
-#: Pairs that L-BFGS remembers; scipy's default of 10 takes twice as many gradients.
+#: Pairs of a step and a change of the gradient that L-BFGS remembers: ten times as many
+#: as usual, for half the gradients on a badly conditioned network.
 MEMORY = 100
+
+#: All but so many are forgotten again when the function was larger by this factor then:
+#: the curvature of a loss that tends to zero falls with it, and old pairs mislead.
+RECENT, STALE = 10, 2.0
+
+#: Steps without progress beyond rounding after which a run gives up.
+STALLED_AFTER = 30
 
 
 # Is the smallest eigenvalue at x at least -alpha? Returns what is known of it, and None
@@ -86,59 +93,74 @@ def lbfgs_nc(oracle, x, options):
     return x, curvature
 
 
-# L-BFGS from x to the first iterate with a small gradient; where a line search fails,
-# anew from the lowest point as long as that helps.
+# L-BFGS from x to the first iterate with a small gradient, in the oracle's own kind.
 def _lbfgs(oracle, x, tol):
-    while True:
-        oracle.grad(x)
-        if oracle.grad_norm <= tol:
-            return x
-        f = oracle.fun(x)
-        x, message = _lbfgs_once(oracle, x, tol)
-        oracle.grad(x)
-        if oracle.grad_norm > tol and not oracle.fun(x) < f:
-            oracle.stall(
-                f"L-BFGS makes no progress at a gradient of {oracle.grad_norm:.3g}: "
-                f"{message}"
-            )
+    f, g = oracle.fun(x), oracle.grad(x)
+    pairs, idle, smallest = deque(maxlen=MEMORY), 0, oracle.grad_norm
+    while oracle.grad_norm > tol:
+        norm = oracle.grad_norm
+        d = -_times_inverse(pairs, g)
+        slope = float(g.dot(d))
+        step = 1.0 if pairs else min(1.0, 1.0 / norm)
+        found = _wolfe_step(oracle, x, f, d, slope, step) if slope < 0.0 else None
+        noise = 4.0 * oracle.eps * abs(f)
+        idle = 0 if found and (found[1] < f - noise or norm < smallest) else idle + 1
+        smallest = min(smallest, norm)
+        if idle >= STALLED_AFTER or not (found or pairs):
+            oracle.stall(f"L-BFGS makes no progress at a gradient of {norm:.3g}")
+        if not found:
+            pairs.clear()  # the gradient itself is a direction of descent
+            oracle.grad(x)
+            continue
+        new, f, at_new = found
+        s, y = new - x, at_new - g
+        inner = float(s.dot(y))
+        if inner > oracle.eps * float(y.dot(y)):
+            pairs.append((s, y, inner, f))
+        while len(pairs) > RECENT and pairs[0][3] > STALE * f > 0.0:
+            pairs.popleft()
+        x, g = new, at_new
+        oracle.record(x)
+    return x
 
 
-class _Small(Exception):
-    pass
+# The inverse of the Hessian that the pairs (s, y) suggest, times g: two loops.
+def _times_inverse(pairs, g):
+    kept = []
+    for s, y, inner, _ in reversed(pairs):
+        a = s.dot(g) / inner
+        g = g - a * y
+        kept.append(a)
+    if pairs:
+        _, y, inner, _ = pairs[-1]
+        g = g * (inner / y.dot(y))
+    for (s, y, inner, _), a in zip(pairs, reversed(kept), strict=True):
+        g = g + (a - y.dot(g) / inner) * s
+    return g
 
 
-# scipy's L-BFGS-B without bounds and without its own tests of convergence.
-def _lbfgs_once(oracle, x, tol):
-    first, latest, lowest = True, x, (oracle.fun(x), x)
-
-    def evaluate(z):
-        nonlocal first, latest, lowest
-        latest = x if first else oracle.asarray(z.copy())
-        first = False
-        g, f = oracle.grad(latest), oracle.fun(latest)
-        if f < lowest[0]:
-            lowest = f, latest
-        return f, to_numpy(g).astype(np.float64)
-
-    def accept(_):
-        # The iterate is the point that was evaluated last.
-        oracle.record(latest)
-        if oracle.grad_norm <= tol:
-            raise _Small
-
-    limits = {"maxcor": MEMORY, "maxiter": 10**9, "maxfun": 10**9}
-    try:
-        result = minimize(
-            evaluate,
-            to_numpy(x).astype(np.float64),
-            jac=True,
-            method="L-BFGS-B",
-            callback=accept,
-            options=limits | {"ftol": 0.0, "gtol": 0.0},
-        )
-    except _Small:
-        return latest, ""
-    return lowest[1], result.message
+# A point x + t d at which f has fallen, and its slope along d is no longer steep; there
+# f, and the gradient, which is asked for at points only that have the first. None if
+# there is no such point as far as rounding lets us see.
+def _wolfe_step(oracle, x, f, d, slope, t):
+    low, high = 0.0, math.inf
+    noise = 4.0 * oracle.eps * abs(f)
+    for _ in range(60):
+        there = x + t * d
+        value = oracle.trial(there)
+        if value > f + 1e-4 * t * slope + noise:
+            high = t
+            # the minimiser of a parabola, within reason
+            bend = value - f - slope * t
+            guess = -0.5 * slope * t * t / bend if low == 0.0 and bend > 0.0 else 0.0
+            t = max(low + 0.1 * (t - low), min(guess or math.inf, 0.5 * (low + t)))
+            continue
+        g = oracle.grad(there)
+        if float(g.dot(d)) >= 0.9 * slope:
+            return there, value, g
+        low = t
+        t = 2.0 * t if high == math.inf else 0.5 * (low + high)
+    return None
 
 
 # Perturbed accelerated gradient descent with the constants of the paper, whose
