@@ -191,7 +191,7 @@ def test_progress_on_random_functions_is_that_of_the_lemma(record_property):
         promised = min(gamma * move**2, eps / math.sqrt(10) * move)
         worst = max(worst, promised - (values[0] - values[1]))
     record_property("value", float(worst))
-    record_property("trials", trials)
+    record_property("trials", int(trials))
     assert worst <= 1e-12
 
 
@@ -261,7 +261,7 @@ def test_the_penalised_function_is_within_the_constants_of_the_paper(record_prop
         lowest, highest = worst_curvatures(L1, L2, alpha, RADII)
         slack += [-lowest / (3 * alpha) - 1, highest / (5 * L1) - 1]
     record_property("value", float(max(slack)))
-    record_property("trials", len(CONSTANTS) * len(RADII))
+    record_property("trials", int(len(CONSTANTS) * len(RADII)))
     assert max(slack) <= 0
 
 
@@ -275,7 +275,7 @@ def test_the_tight_constants_are_valid_and_attained(record_property):
         assert highest <= 3 * L1 * (1 + 1e-4)
         gaps += [abs(lowest / attained - 1), abs(highest / (3 * L1) - 1)]
     record_property("value", float(max(gaps)))
-    record_property("trials", len(CONSTANTS) * len(RADII))
+    record_property("trials", int(len(CONSTANTS) * len(RADII)))
     assert max(gaps) <= 0.02
 
 

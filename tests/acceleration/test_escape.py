@@ -110,8 +110,8 @@ def test_certificate_is_right_in_99_of_100_seeds(d, shape, record_property):
         wrong += value > -alpha / 2
         products += used
         assert v @ (h * v) == pytest.approx(value, abs=1e-10)
-    record_property("value", wrong / runs - 0.01)
-    record_property("trials", runs)
+    record_property("value", float(wrong / runs - 0.01))
+    record_property("trials", int(runs))
     assert wrong <= 0.01 * runs
     assert products <= runs * d
 

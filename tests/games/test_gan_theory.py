@@ -80,7 +80,7 @@ def test_the_idealised_algorithm_converges(record_property):
         assert np.all(np.diff(values) <= 1e-15)
         excess.append(values[-1] - 1e-9)
     record_property("value", float(max(excess)))
-    record_property("trials", len(excess))
+    record_property("trials", int(len(excess)))
     assert max(excess) <= 0
 
 
@@ -119,7 +119,7 @@ def test_both_losses_have_the_same_fixed_point(record_property):
         w = torch.nn.utils.parameters_to_vector([*D.parameters(), *G.parameters()])
         fields[loss] = game.field(w.detach())
     worst = max(v.norm().item() for v in fields.values())
-    record_property("value", worst)
+    record_property("value", float(worst))
     record_property("trials", 2)
     assert worst < 1e-12
 
@@ -224,7 +224,7 @@ def test_strength_of_the_distances(record_property):
             variation**2 / 2 - jensen_shannon(p, q),
         ]
     record_property("value", float(max(slack)))
-    record_property("trials", len(slack))
+    record_property("trials", int(len(slack)))
     assert max(slack) <= 1e-9
 
 
@@ -290,5 +290,5 @@ def test_a_critic_scaled_to_slope_one_never_passes_the_distance(record_property)
         slope = np.max(np.abs(values[:, None] - values[None]) / gap)
         slack.append(abs(f.mean() - g.mean()) / slope - true)
     record_property("value", float(max(slack)))
-    record_property("trials", len(slack))
+    record_property("trials", int(len(slack)))
     assert max(slack) <= 1e-9

@@ -69,7 +69,7 @@ def test_scores_agree_with_their_peers(record_property):
     theirs = [PEERS["fid"], PEERS["kid"], PEERS["is"], *PEERS["is_10"], *PEERS["prdc"]]
     gap = np.max(np.abs(np.array(ours) / theirs - 1))
     record_property("value", float(gap))
-    record_property("trials", len(ours))
+    record_property("trials", int(len(ours)))
     assert gap < 1e-10
 
 

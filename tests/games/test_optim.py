@@ -354,7 +354,7 @@ def test_numerator_at_one_half_is_the_last_gradient(record_property):
             right = g + (g - before) / (2.0**t - 1)
             gap = (2 * now - before - right).abs().max() / g.abs().max()
             worst, before = max(worst, gap.item()), now
-    record_property("value", worst)
+    record_property("value", float(worst))
     record_property("trials", 10)
     assert worst < 1e-14
 

@@ -101,7 +101,7 @@ def test_rates_of_gradient_steps(record_property):
         )
         assert delta > 0
     record_property("value", float(worst))
-    record_property("trials", trials)
+    record_property("trials", int(trials))
     assert worst <= 1e-12
 
 
@@ -139,8 +139,8 @@ def test_condition_of_theorem_4(record_property):
         slope = (rho[0] - rho[1]) / (2 * h)
         away = min(abs(lr - low), abs(lr - high)) * eig.real > 1e-4
         violations += away and ((slope > 0) != (low < lr < high))
-    record_property("value", violations)
-    record_property("trials", trials)
+    record_property("value", float(violations))
+    record_property("trials", int(trials))
     assert violations == 0
 
 
@@ -257,7 +257,7 @@ def test_no_step_and_momentum_are_faster(record_property):
         grid = rng.uniform([0, -1], [4, 1], (2000, 2)) / [abs(eig), 1]
         assert min(radius(x, eig) for x in grid) >= best
     record_property("value", float(worst))
-    record_property("trials", trials)
+    record_property("trials", int(trials))
     assert worst < 1e-3
 
 
@@ -290,7 +290,7 @@ def test_simultaneous_momentum_diverges_on_bilinear_games(record_property):
             r = spectral_radius(rotation(step), "momentum", 1.0, momentum=beta)
             slack.append(1 - r)
     record_property("value", float(max(slack)))
-    record_property("trials", len(slack))
+    record_property("trials", int(len(slack)))
     assert max(slack) < 0
 
 
@@ -316,7 +316,7 @@ def test_alternating_negative_momentum_converges(record_property):
     steps = np.linspace(0.01, 1, 100)
     slack = [alternating(s, -0.5, 0.0) ** 2 - max(0.5, 1 - s**2 / 16) for s in steps]
     record_property("value", float(max(slack)))
-    record_property("trials", len(steps))
+    record_property("trials", int(len(steps)))
     assert max(slack) < 0
     assert alternating(1.0, -0.5, 0.0) == pytest.approx(0.8722, abs=5e-5)
     # whoever has the momentum
