@@ -409,9 +409,7 @@ def claims_resolve(chapter):
     from lib import replication
 
     known = {record.id for record in replication.claims() + replication.errata()}
-    papers = {
-        key for record in replication.claims() for key in (record.paper, record.chapter)
-    }
+    papers = {record.paper for record in replication.claims()}
     sources = chapter.prose + "\n".join(cell.source for cell in chapter.code)
     wings = "|".join(WINGS)
     used = set(re.findall(rf"[`'\"]((?:{wings})-[a-z0-9-]+)[`'\"]", sources))

@@ -9,11 +9,7 @@ from pathlib import Path
 from lib import replication
 from lib.replication import registry, runner
 from lib.replication.tables import chapter as find_chapter
-from lib.replication.tables import (
-    format_measured,
-    format_published,
-    listed_chapters,  # noqa: F401
-)
+from lib.replication.tables import format_measured, format_published
 
 ROOT = Path(__file__).resolve().parents[2]
 
