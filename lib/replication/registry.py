@@ -6,7 +6,7 @@ import pkgutil
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 
@@ -207,7 +207,9 @@ def experiments():
         for experiment in module.EXPERIMENTS:
             if experiment.name in table:
                 raise RegistryError(f"two experiments are named {experiment.name!r}")
-            table[experiment.name] = replace(experiment, wing=wing)
+            # in place: a copy would check its whole grid again
+            object.__setattr__(experiment, "wing", wing)
+            table[experiment.name] = experiment
     return table
 
 
