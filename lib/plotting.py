@@ -30,21 +30,73 @@ BLUE, SKY, GREEN = "#0072B2", "#56B4E9", "#009E73"
 ORANGE, RED, PURPLE = "#E69F00", "#D55E00", "#CC79A7"
 DOTS, DASHES, MIXED = (0, (1, 1.2)), (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5))
 
-#: method -> (label, colour, marker, line style), the same in every figure of the
-#: book. Methods of one colour differ in marker and line, so that grey is enough.
-METHODS = {
-    "phase": ("phase features", BLUE, "o", "-"),
-    "pair": ("pair features", RED, "s", DASHES),
-    "normalized": ("normalized features", PURPLE, "D", MIXED),
-    "orthogonal": ("orthogonal features", GREEN, "^", "-"),
-    "sorf": ("structured orthogonal", SKY, "v", DASHES),
-    "qmc": ("quasi-Monte Carlo", ORANGE, "P", MIXED),
-    "fastfood": ("Fastfood", GREY, "X", "-"),
-    "nystroem": ("Nyström", PURPLE, "<", DOTS),
-    "exact": ("exact kernel", BLACK, "*", DASHES),
-    "leverage": ("leverage sampling", GREEN, "h", DOTS),
-    "rks": ("random kitchen sinks", BLUE, ">", DOTS),
+# Every wing's methods: (label, colour, marker, line style). Two methods of a wing that
+# share a colour differ in marker and line, so that grey is enough.
+_WINGS = {
+    "features": {
+        "phase": ("phase features", BLUE, "o", "-"),
+        "pair": ("pair features", RED, "s", DASHES),
+        "normalized": ("normalized features", PURPLE, "D", MIXED),
+        "orthogonal": ("orthogonal features", GREEN, "^", "-"),
+        "sorf": ("structured orthogonal", SKY, "v", DASHES),
+        "qmc": ("quasi-Monte Carlo", ORANGE, "P", MIXED),
+        "fastfood": ("Fastfood", GREY, "X", "-"),
+        "nystroem": ("Nyström", PURPLE, "<", DOTS),
+        "exact": ("exact kernel", BLACK, "*", DASHES),
+        "leverage": ("leverage sampling", GREEN, "h", DOTS),
+        "rks": ("random kitchen sinks", BLUE, ">", DOTS),
+    },
+    "acceleration": {
+        "gd": ("gradient descent", GREY, "o", "-"),
+        "heavy-ball": ("heavy ball", RED, "s", DASHES),
+        "agd": ("Nesterov's AGD", BLUE, "^", "-"),
+        "prox-agd": ("proximal AGD", SKY, "v", MIXED),
+        "nag-restart": ("AGD with restarts", SKY, "D", "-"),
+        "restarted-agd": ("restarted AGD, no constants", SKY, "<", DASHES),
+        "anc": ("ANC, paper's constants", GREEN, "P", "-"),
+        "anc-tight": ("ANC, tight constants", GREEN, "X", DASHES),
+        "anc-adaptive": ("ANC, no constants", GREEN, "h", DOTS),
+        "cubic-newton": ("cubic Newton", PURPLE, "*", "-"),
+        "arc": ("adaptive cubic (ARC)", PURPLE, "X", DASHES),
+        "pagd": ("perturbed AGD", ORANGE, ">", "-"),
+        "perturbed-gd": ("perturbed GD", ORANGE, "h", DOTS),
+        "lanczos": ("Lanczos step", BLACK, "*", DOTS),
+        "lbfgs-nc": ("L-BFGS with certificate", BLACK, "s", "-"),
+        "l-bfgs": ("L-BFGS", BLACK, "o", DASHES),
+        "newton-cg": ("Newton-CG", PURPLE, "s", DOTS),
+        "trust-ncg": ("trust-region CG", ORANGE, "P", DASHES),
+        "trust-krylov": ("trust-region Lanczos", PURPLE, "^", MIXED),
+        "adam": ("Adam", RED, "d", "-"),
+        "amsgrad": ("AMSGrad", BLUE, ">", DOTS),
+        "adabound": ("AdaBound", BLUE, "v", MIXED),
+        "svrg": ("SVRG", GREY, "p", DASHES),
+        "svrg-long": ("SVRG, long step", GREY, "H", MIXED),
+        "sgd": ("SGD, a row a step", BLACK, ">", MIXED),
+        "katyusha": ("Katyusha", RED, "*", DOTS),
+        "mifgd": ("MiFGD", RED, "D", MIXED),
+    },
+    "games": {
+        "gda": ("gradient descent-ascent", GREY, "o", "-"),
+        "alternating-gda": ("alternating descent-ascent", GREY, "s", DOTS),
+        "ogda": ("optimistic gradient", BLUE, "^", "-"),
+        "extragradient": ("extragradient", SKY, "v", DASHES),
+        "positive-momentum": ("positive momentum", ORANGE, ">", DASHES),
+        "negative-momentum": ("negative momentum", GREEN, "P", "-"),
+        "consensus": ("consensus optimisation", PURPLE, "D", "-"),
+        "adam-half": ("Adam(0.5)", RED, "d", "-"),
+        "adam-zero": ("Adam(0)", RED, "X", DASHES),
+        "oadam": ("OAdam(0.5)", BLUE, "*", DASHES),
+        "oadam-zero": ("OAdam(0)", BLUE, "<", DOTS),
+        "adam-nm": ("Adam(-0.5)", GREEN, "h", DASHES),
+        "sgd-momentum": ("SGD, momentum 0.9", BLACK, "o", "-"),
+        "sgd-nm": ("SGD, momentum -0.5", BLACK, "s", DASHES),
+        "rmsprop": ("RMSProp", ORANGE, "p", "-"),
+        "extra-adam": ("ExtraAdam", SKY, "H", DOTS),
+    },
 }
+
+#: method -> (label, colour, marker, line style), the same in every figure of the book.
+METHODS = {name: look for wing in _WINGS.values() for name, look in wing.items()}
 
 RC = {
     "font.family": "DejaVu Sans",

@@ -409,7 +409,9 @@ def claims_resolve(chapter):
     from lib import replication
 
     known = {record.id for record in replication.claims() + replication.errata()}
-    papers = {record.paper for record in replication.claims()}
+    papers = {
+        key for record in replication.claims() for key in (record.paper, record.chapter)
+    }
     sources = chapter.prose + "\n".join(cell.source for cell in chapter.code)
     wings = "|".join(WINGS)
     used = set(re.findall(rf"[`'\"]((?:{wings})-[a-z0-9-]+)[`'\"]", sources))

@@ -6,6 +6,7 @@ cannot hold, the exemption is named in ``EXEMPTIONS`` with its reason.
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from lib.acceleration import DeepLinear, WideReLU
 from lib.features import (
     Fastfood,
     LeverageScoreFeatures,
@@ -29,10 +30,21 @@ ESTIMATORS = [
     RandomKitchenSinksRegressor(feature="stump", bound=50.0, random_state=0),
     RandomKitchenSinksClassifier(random_state=0),
     RandomKitchenSinksClassifier(feature="stump", bound=5.0, random_state=0),
+    WideReLU(100, random_state=0),
+    DeepLinear(3, 20, random_state=0),
 ]
 
 #: Estimator name to {check name: reason}.
-EXEMPTIONS = {}
+EXEMPTIONS = {
+    "WideReLU": dict.fromkeys(
+        (
+            "check_positive_only_tag_during_fit",
+            "check_estimators_dtypes",
+            "check_fit2d_1feature",
+        ),
+        "the data have repeated or parallel rows, for which theory has no step size",
+    ),
+}
 
 
 def exemptions(estimator):

@@ -40,8 +40,9 @@ def texts(ax):
 # ---- style --------------------------------------------------------------------------
 
 
-def test_no_two_methods_look_alike_even_in_grey():
-    looks = {name: plotting.style(name) for name in plotting.METHODS}
+@pytest.mark.parametrize("wing", plotting._WINGS)
+def test_no_two_methods_of_a_wing_look_alike_even_in_grey(wing):
+    looks = {name: plotting.style(name) for name in plotting._WINGS[wing]}
     assert len({look["label"] for look in looks.values()}) == len(looks)
     for one, a in looks.items():
         for other, b in looks.items():
@@ -49,6 +50,10 @@ def test_no_two_methods_look_alike_even_in_grey():
                 assert a["marker"] != b["marker"], (one, other)
                 same_line = a["linestyle"] == b["linestyle"]
                 assert a["color"] != b["color"] or not same_line, (one, other)
+
+
+def test_no_method_name_is_used_by_two_wings():
+    assert len(plotting.METHODS) == sum(map(len, plotting._WINGS.values()))
 
 
 def test_every_colour_stands_out_from_the_white_page():

@@ -9,7 +9,11 @@ from pathlib import Path
 from lib import replication
 from lib.replication import registry, runner
 from lib.replication.tables import chapter as find_chapter
-from lib.replication.tables import format_measured, format_published
+from lib.replication.tables import (
+    format_measured,
+    format_published,
+    listed_chapters,  # noqa: F401
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 

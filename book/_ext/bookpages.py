@@ -99,7 +99,10 @@ def citation(directive, paper):
     entry = entry_of(directive, paper)
     parts = paper_name(directive, paper)
     if entry is None:
-        return parts
+        # a page on several papers: those of its claims
+        papers = dict.fromkeys(row.claim.paper for row in ledger.rows(paper=paper))
+        cited = ", ".join(f"{{cite:t}}`{p}`" for p in papers if entry_of(directive, p))
+        return directive.inline(cited) if cited else parts
     fields = {k.lower(): re.sub("[{}]", "", v) for k, v in entry.fields.items()}
     parts += [nodes.Text(". "), nodes.emphasis("", fields["title"])]
     venue = fields.get("journal") or fields.get("booktitle")
@@ -354,6 +357,8 @@ def slip_row(directive, slip, names):
 def proof(directive, slip):
     """A link to the cell that shows the slip, or how it is known."""
     if slip.shown:
+        if slip.shown.partition("#")[0] not in ledger.listed_chapters():
+            return [nodes.Text("to be shown in a chapter in preparation")]
         text = nodes.Text("shown in the chapter")
         return [directive.link("book/" + slip.shown, text)]
     if entry_of(directive, slip.evidence):

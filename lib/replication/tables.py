@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -337,12 +338,28 @@ def chapter(paper, wing):
     Returns
     -------
     str or None
-        Path below ``book`` without suffix, such as ``"features/rahimi2007_fourier"``.
+        Path below ``book`` without suffix, such as ``"features/rahimi2007_fourier"``;
+        None while ``_toc.yml`` does not list it.
     """
     folder = registry.ROOT / "book" / wing
     pattern = "index.md" if paper.startswith("report-") else f"{paper}_*.md"
-    found = sorted(folder.glob(pattern))
-    return f"{wing}/{found[0].stem}" if found else None
+    found = [f"{wing}/{path.stem}" for path in sorted(folder.glob(pattern))]
+    return next((name for name in found if name in listed_chapters()), None)
+
+
+def listed_chapters():
+    """
+    List the chapters of the book, as opposed to those in preparation.
+
+    Returns
+    -------
+    set of str
+        Paths below ``book`` that ``_toc.yml`` lists; empty outside a checkout.
+    """
+    toc = registry.ROOT / "_toc.yml"
+    if not toc.is_file():
+        return set()
+    return set(re.findall(r"file:\s*book/(\S+)\.ipynb", toc.read_text("utf-8")))
 
 
 def _e(text):
