@@ -299,6 +299,33 @@ def test_the_leash_is_the_gradient_of_the_squared_penalty(seed):
 
 # ---- the method ---------------------------------------------------------------------
 
+
+@pytest.mark.parametrize(("constants", "a", "b"), [("paper", 3, 5), ("tight", 2, 3)])
+def test_proximal_steps_get_the_constants_of_the_leash(monkeypatch, constants, a, b):
+    """gamma = a alpha and L = b L1, to half of the accuracy."""
+    from lib.acceleration import almost_convex
+
+    seen, original = [], almost_convex._prox_loop
+
+    def spy(grad, z, eps, gamma, L, *rest):
+        seen.append((eps, gamma, L))
+        return original(grad, z, eps, gamma, L, *rest)
+
+    monkeypatch.setattr(almost_convex, "_prox_loop", spy)
+    problem = ramp(0.05, L1=2.0, L2=0.5)
+    minimize_nonconvex(
+        problem.fun,
+        problem.x0,
+        **problem.functions,
+        **problem.constants,
+        tol=0.05,
+        constants=constants,
+    )
+    alpha = math.sqrt(0.05 * 0.5)
+    assert len(seen) > 3
+    np.testing.assert_allclose(seen, [(0.025, a * alpha, b * 2.0)] * len(seen))
+
+
 PROBLEMS = {
     "ramp": (ramp(0.02), 0.02),
     "rescaled ramp": (ramp(0.03, L1=5.0, L2=0.3, Delta=4.0), 0.03),

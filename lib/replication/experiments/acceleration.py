@@ -920,7 +920,7 @@ _MOMENTUM = (
         run=run_relu_rate,
         quick=_relu_grid("sphere", 5, 10, 1000, 120, ["gd", "wang", "optimal"])
         + _relu_grid("sphere", 30, 10, 2000, 500, ["gd", "wang", "optimal"])
-        + _relu_grid("digits", 60, 64, 2000, 1200, ["gd", "wang"]),
+        + _relu_grid("digits", 60, 64, 1000, 1200, ["gd", "wang"]),
         full=_relu_grid("sphere", 5, 10, 1000, 200, ["gd", "wang", "optimal"])
         + _relu_grid(
             "sphere", 30, 10, 2000, 1500, ["gd", "wang", "optimal", "printed"]
@@ -932,6 +932,7 @@ _MOMENTUM = (
         + _relu_grid("mnist", 1000, 784, 100_000, 20_000, ["gd", "wang", "optimal"]),
         seeds={"quick": 3, "full": 5},
         modules=_LINEARIZED,
+        cuda=True,
         data=("digits/train", "mnist/train"),
     ),
     Experiment(
@@ -944,7 +945,7 @@ _MOMENTUM = (
             d=[64],
             steps=[600],
             method=["wang", "optimal"],
-            m=[250, 500, 1000, 2000, 4000],
+            m=[250, 1000, 4000],
         ),
         full=_grid(
             data=["digits"],
@@ -964,6 +965,7 @@ _MOMENTUM = (
         ),
         seeds={"quick": 3, "full": 5},
         modules=_LINEARIZED,
+        cuda=True,
         data=("digits/train",),
     ),
     Experiment(
@@ -974,7 +976,7 @@ _MOMENTUM = (
             method=["heavy-ball"],
             init=["orthogonal", "gaussian"],
             depth=[2, 5, 10, 20, 50],
-            width=[16, 32, 64],
+            width=[64],
             kappa=[25.0],
             lr=["theory"],
             steps=[450],
@@ -1017,6 +1019,7 @@ _MOMENTUM = (
         ),
         seeds={"quick": 3, "full": 20},
         modules=_LINEARIZED,
+        cuda=True,
     ),
     Experiment(
         name="momentum-phase",
@@ -1024,8 +1027,8 @@ _MOMENTUM = (
         run=run_phase,
         quick=_grid(
             net=["relu"],
-            method=["gd", "wang", "optimal"],
-            condition=_PHASE,
+            method=["gd", "wang"],
+            condition=[2.0, 4.5, 6.0, 7.5, 10.0, 25.0, 60.0],
             m=[4000],
             steps=[500],
         ),
@@ -1045,12 +1048,13 @@ _MOMENTUM = (
         ),
         seeds={"quick": 3, "full": 10},
         modules=_LINEARIZED,
+        cuda=True,
     ),
     Experiment(
         name="adaptive-linearized",
         summary="Adam, AMSGrad and AdaBound against the condition number.",
         run=run_adaptive,
-        quick=_adaptive_grid([10.0, 100.0, 1000.0], 3000, 3000, [0.0, 0.9]),
+        quick=_adaptive_grid([10.0, 100.0, 1000.0], 3000, 1500, [0.0, 0.9]),
         full=_adaptive_grid(
             [3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0],
             20_000,

@@ -341,7 +341,8 @@ def run_optimism_digits(configs, seeds, device):
     yield from _train_family("digits", digits_networks, batch, measure, configs, seeds)
 
 
-# Seeds trained side by side: enough to fill the processor, few enough to checkpoint.
+# Configurations and seeds trained side by side: enough to fill the processor, few
+# enough to checkpoint.
 _SIDE_BY_SIDE = 5
 
 
@@ -350,10 +351,14 @@ def _train_family(task, networks, batch, measure, configs, seeds):
     for config in configs:
         key = tuple(config[name] for name in ("lr", "batch", "steps"))
         groups.setdefault(key, []).append(config)
-    for members in groups.values():
-        for first in range(0, len(seeds), _SIDE_BY_SIDE):
-            chunk = seeds[first : first + _SIDE_BY_SIDE]
-            yield from _train_chunk(task, networks, batch, measure, members, chunk)
+    for group in groups.values():
+        for members in _chunks(group):
+            for chunk in _chunks(seeds):
+                yield from _train_chunk(task, networks, batch, measure, members, chunk)
+
+
+def _chunks(items):
+    return [items[k : k + _SIDE_BY_SIDE] for k in range(0, len(items), _SIDE_BY_SIDE)]
 
 
 class _Stack:
@@ -532,9 +537,17 @@ def digits_true_optimism_gain(results):
 _OPTIM = ("lib.games.optim",)
 _STEPS = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9]
 _FAMILY = tuple(ADAMS.values())
+# The named members first, then leads of a whole step with more or less noise, then
+# the rest of a grid: a run that is stopped early leaves the most wanted.
 _FAMILY_GRID = tuple(
-    (beta1, o) for beta1 in (-0.5, 0.0, 0.25, 0.5, 0.75) for o in (0.0, 0.5, 1.0, 2.0)
-) + ((0.75, 4.0), (0.9, 10.0))  # a lead of one step, with ever less noise
+    dict.fromkeys(
+        [
+            *_FAMILY,
+            *((0.25, 1.0), (0.5, 2.0), (0.75, 4.0), (0.9, 10.0), (0.0, 0.5)),
+            *((b, 0.5 * o) for b in (-0.5, 0.0, 0.25, 0.5, 0.75) for o in (0, 1, 2, 4)),
+        ]
+    )
+)
 
 _OPTIMISM = (
     Experiment(
@@ -585,7 +598,7 @@ _OPTIMISM = (
         run=run_optimism_ring,
         quick=_adam_grid(_FAMILY, lr=[2e-3], batch=[64], steps=[800]),
         full=_adam_grid(_FAMILY_GRID, lr=[1e-3], batch=[64], steps=[3000]),
-        seeds={"quick": 5, "full": 10},
+        seeds={"quick": 5, "full": 5},
         modules=(*_OPTIM, "lib.games.models", "lib.games.metrics"),
     ),
     Experiment(
@@ -593,8 +606,8 @@ _OPTIMISM = (
         summary="Adam's family on 8 x 8 digits: classes, distance of features.",
         run=run_optimism_digits,
         quick=_adam_grid(_FAMILY[:4], lr=[1e-3], batch=[32], steps=[400]),
-        full=_adam_grid(_FAMILY, lr=[1e-3], batch=[64], steps=[2400]),
-        seeds={"quick": 5, "full": 10},
+        full=_adam_grid(_FAMILY[:4], lr=[1e-3], batch=[64], steps=[1200]),
+        seeds={"quick": 5, "full": 5},
         modules=(*_OPTIM, "lib.games.models", "lib.games.metrics"),
         data=("digits",),
     ),
@@ -967,7 +980,7 @@ _MOMENTUM = (
             *(("sgd", b, eff, "minimax") for b, eff in ((0.0, 0.1), (-0.5, 0.15))),
             *_NM_ADAM,
         ),
-        seeds={"quick": 3, "full": 5},
+        seeds={"quick": 3, "full": 3},
         modules=(
             "lib.games.metrics",
             "lib.games.models",
@@ -1484,9 +1497,7 @@ _GAN = (
         summary="GAN on a ring of eight Gaussians: two losses, and a frozen opponent.",
         run=run_gan_ring,
         quick=_grid(loss=["ns", "minimax"], beta1=[0.5], steps=[1200], frozen=[300]),
-        full=_grid(
-            loss=["ns", "minimax"], beta1=[0.5, 0.0], steps=[6000], frozen=[1000]
-        ),
+        full=_grid(loss=["ns", "minimax"], beta1=[0.5], steps=[6000], frozen=[1000]),
         seeds={"quick": 3, "full": 5},
         modules=_NETWORKS,
     ),
@@ -1495,7 +1506,7 @@ _GAN = (
         summary="GAN on 8 x 8 digits: two losses, scores by a classifier.",
         run=run_gan_digits,
         quick=_grid(loss=["ns", "minimax"], beta1=[0.5], steps=[600]),
-        full=_grid(loss=["ns", "minimax"], beta1=[0.5, 0.0], steps=[4800]),
+        full=_grid(loss=["ns", "minimax"], beta1=[0.5], steps=[4800]),
         seeds={"quick": 3, "full": 5},
         modules=_NETWORKS,
         data=("digits",),
