@@ -183,7 +183,7 @@ def run_record(experiment, tier, command, commit=None):
     }
 
 
-def benchmark_record(wing, *, packages=(), modules=()):
+def benchmark_record(wing, *, packages=(), modules=(), device="cpu"):
     """
     Return the record of a finished benchmark.
 
@@ -193,12 +193,15 @@ def benchmark_record(wing, *, packages=(), modules=()):
         Whose benchmark it is.
     packages, modules : tuple of str
         Distributions to name, and modules whose code was measured.
+    device : str
+        The torch device that was measured.
 
     Returns
     -------
     dict
         A complete record.
     """
+    option = "" if device == "cpu" else f" --device {device}"
     commit, dirty = commit_of()
     code = repr([_plain(_tree(name, wing)) for name in sorted(modules)])
     return {
@@ -206,10 +209,10 @@ def benchmark_record(wing, *, packages=(), modules=()):
         "data": {},
         "commit": commit,
         "dirty": dirty,
-        "command": f"python benchmarks/{wing}.py",
+        "command": f"python benchmarks/{wing}.py{option}",
         "start": now(),
         "end": now(),
-        **environment(packages=packages),
+        **environment(device, packages),
     }
 
 

@@ -49,6 +49,9 @@ class Experiment:
         Data sets read, as ``"mnist/train"``, or ``"mnist"`` for both splits.
     summary : str
         One line on what it measures.
+    cuda : bool
+        Whether ``run`` computes on the CUDA device that it is handed. The runner
+        refuses such a device otherwise: no result names a GPU that was idle.
     wing : str
         Set by the registry: the module of `experiments` that declares it.
     """
@@ -61,6 +64,7 @@ class Experiment:
     modules: tuple = ()
     data: tuple = ()
     summary: str = ""
+    cuda: bool = False
     wing: str = ""
 
     def __post_init__(self):

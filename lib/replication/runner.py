@@ -197,6 +197,10 @@ def _fresh(experiment, tier, results):
 # yield of the experiment to the next, saving excluded. An experiment may leave cells
 # out (an exact solver that does not fit this device): they stay missing.
 def _compute(experiment, groups, device):
+    if device != "cpu" and not experiment.cuda:
+        raise ValueError(
+            f"{experiment.name} runs on the processor only, got device={device!r}"
+        )
     meter = provenance.EnergyMeter(device)
     for configs, seeds in groups:
         asked = {(config_key(c), s): c for c in configs for s in seeds}

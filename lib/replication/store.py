@@ -179,7 +179,9 @@ def pack(base, configs=None):
         folder.rmdir()
 
 
-def save_benchmark(name, wing, cells, *, packages=(), modules=(), results=None):
+def save_benchmark(
+    name, wing, cells, *, packages=(), modules=(), device="cpu", results=None
+):
     """
     Store the numbers of a benchmark as results are stored, as tier ``"bench"``.
 
@@ -193,6 +195,8 @@ def save_benchmark(name, wing, cells, *, packages=(), modules=(), results=None):
         Distributions whose versions belong in the record, beside the usual ones.
     modules : tuple of str
         Modules whose code was measured.
+    device : str
+        The torch device that was measured.
     results : path, optional
         Folder of all results; the package's own by default.
 
@@ -201,7 +205,7 @@ def save_benchmark(name, wing, cells, *, packages=(), modules=(), results=None):
     Path
         The JSON file. Read it with ``load(name, "bench")``.
     """
-    run = benchmark_record(wing, packages=packages, modules=modules)
+    run = benchmark_record(wing, packages=packages, modules=modules, device=device)
     base = base_path(wing, name, "bench", results)
     kept = [
         Cell(canonical_config(config), repeat, canonical_data(data), 0.0, run=run)

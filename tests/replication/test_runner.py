@@ -233,3 +233,11 @@ def test_progress_without_tqdm_tells_the_time_left(tmp_path, monkeypatch, capsys
 def test_wrong_names_say_what_is_there(machine):
     code, _, err = machine()("run", "toy-wolk")
     assert code == 2 and "no experiment 'toy-wolk'" in err and "toy-walk" in err
+
+
+def test_a_gpu_is_refused_where_the_experiment_would_not_use_it(tmp_path):
+    with pytest.raises(ValueError, match="toy-walk runs on the processor.*'cuda'"):
+        runner.run("toy-walk", "full", device="cuda", results=tmp_path)
+    with pytest.raises(ValueError, match="toy-walk runs on the processor"):
+        live("toy-walk", device="cuda")
+    assert not list(tmp_path.rglob("*.npz"))
