@@ -14,7 +14,11 @@ maps, and beside a plain loop written from its paper. That loop is not a peer bu
 in for scikit-learn-extra's Fastfood, whose binary does not load with numpy 2. All is
 stored as the benchmark "features" of the registry.
 
-    python benchmarks/features.py [--repeats 7]
+With --device cuda the maps, the transform and streaming ridge regression are timed on
+a GPU instead, in float32 with exact and with TF32 products: the maps beside the writing
+of their outputs, the transform beside a copy. That is the benchmark "features-cuda".
+
+    python benchmarks/features.py [--repeats 7] [--device cuda]
 """
 
 import os
@@ -259,6 +263,109 @@ def plain_fastfood(X, fitted):
     return Z * np.sqrt(2.0 / fitted.n_components)
 
 
+GPU_MAP = {"n": 65_536, "D": 8192}
+GPU_DIMENSIONS = (64, 128, 256, 512, 784, 1024, 2048, 4096)
+GPU_STREAM = {"n": 1_000_000, "d": 784, "D": 4096}
+
+
+def on_gpu(repeats, device, size=1.0):
+    """Yield (configuration, repeat, numbers) on a GPU; ``size`` scales all points."""
+    import torch
+
+    for product in ("highest", "high"):  # exact float32, TF32
+        torch.set_float32_matmul_precision(product)
+        for d in GPU_DIMENSIONS:
+            n = int(GPU_MAP["n"] * size)
+            config = {"kind": "map", "n": n, "d": d, "D": GPU_MAP["D"]}
+            for repeat in range(repeats):
+                numbers = _maps_on_gpu(n, d, GPU_MAP["D"], repeat, device)
+                yield config | {"product": product}, repeat, numbers
+        config = {"kind": "stream", **GPU_STREAM, "n": int(GPU_STREAM["n"] * size)}
+        for repeat in range(min(repeats, 3)):
+            numbers = _stream_on_gpu(config, repeat, device)
+            yield config | {"product": product}, repeat, numbers
+    torch.set_float32_matmul_precision("highest")
+    for p in ORDERS:
+        config = {"kind": "fwht", "n": int(2**26 * size) // p, "p": p}
+        for repeat in range(repeats):
+            X = _points(config["n"], p, repeat, device)
+            numbers = {"ours_s": _wall(lambda X=X: fwht(X)), "copy_s": _wall(X.clone)}
+            yield config, repeat, numbers
+
+
+def _points(n, d, seed, device):
+    import torch
+
+    generator = torch.Generator(device).manual_seed(seed)
+    return torch.randn(n, d, device=device, generator=generator)
+
+
+def _wall(call):
+    # Seconds of one call; the timer waits for the GPU.
+    from torch.utils.benchmark import Timer
+
+    return Timer("call()", globals={"call": call}).adaptive_autorange(0.02).median
+
+
+def _maps_on_gpu(n, d, D, seed, device):
+    import torch
+
+    X, gamma = _points(n, d, seed, device), 1.0 / (2 * d)
+    maps = {
+        f"{name}_{features}": method(
+            D, gamma=gamma, features=features, random_state=seed
+        ).fit(X)
+        for name, method in (("ours", Fastfood), ("dense", RandomFourierFeatures))
+        for features in ("pair", "phase")
+    }
+    numbers = {}
+    for name, fitted in maps.items():
+        exact = fitted.transform(X[:64].double())
+        gap = (fitted.transform(X[:64]) - exact).abs().max()
+        numbers[f"{name}_error"] = float(gap) * np.sqrt(D / 2)  # of one cosine
+        numbers[f"{name}_s"] = _wall(lambda fitted=fitted: fitted.transform(X))
+    Z = torch.empty(n, D, device=device)
+    numbers["floor_s"] = _wall(lambda: Z.fill_(1.0))
+    return numbers
+
+
+def _stream_on_gpu(config, seed, device):
+    n, d, D, chunk = config["n"], config["d"], config["D"], 50_000
+
+    def train():
+        features = RandomFourierFeatures(D, gamma=0.5 / d, random_state=seed)
+        model = RandomFeatureRidge(features, alpha=1e-6 * n)
+        for start in range(0, n, chunk):
+            X = _points(min(chunk, n - start), d, seed + start, device)
+            model.partial_fit(X, X[:, 0])
+        return model.predict(X[:1000])
+
+    train()
+    return {"seconds": _wall(train)}
+
+
+def report_gpu(results):
+    """Print the times on the GPU: milliseconds, and ratios to the floor."""
+    print(results.provenance())
+    for product, text in (("highest", "exact float32"), ("high", "TF32")):
+        print(f"\nmaps, {text}: ms; over the writing of the outputs; error of a cosine")
+        for config in results.where(kind="map", product=product).configs:
+            cells, line = results.where(**config), f"d = {config['d']:4d}"
+            floor = cells.values("floor_s")
+            for name in ("ours_pair", "ours_phase", "dense_pair", "dense_phase"):
+                took, error = cells.values(f"{name}_s"), cells.values(f"{name}_error")
+                line += f"  {name} {1e3 * np.median(took):6.2f}"
+                line += f" ({np.median(took / floor):.2f}; {error.max():.0e})"
+            print(line)
+        stream = results.where(kind="stream", product=product)
+        print(f"streaming ridge, {text}: {spread(stream.values('seconds'))} s")
+    print("\nfast transform, float32: over a copy")
+    for config in results.where(kind="fwht").configs:
+        cells = results.where(**config)
+        ratio = spread(cells.values("ours_s") / cells.values("copy_s"))
+        print(f"p = {config['p']:5d}  {ratio}")
+
+
 def exponent(sizes, values):
     """Fit the slope of log values over log sizes."""
     return np.polyfit(np.log(sizes), np.log(values), 1)[0]
@@ -336,19 +443,30 @@ def main():
     """Measure, store and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--repeats", type=int, default=7)
-    repeats = parser.parse_args().repeats
-    cells = [
-        *measure(repeats),
-        *growth(min(repeats, 3)),
-        *transforms(repeats),
-        *structured(min(repeats, 3)),
-    ]
-    names = ("kernels", "fourier", "ridge", "hadamard", "fastfood")
-    modules = tuple(f"lib.features.{name}" for name in names)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    repeats, device = options.repeats, options.device
+    if device == "cpu":
+        name = "features"
+        cells = [
+            *measure(repeats),
+            *growth(min(repeats, 3)),
+            *transforms(repeats),
+            *structured(min(repeats, 3)),
+        ]
+    else:
+        name, cells = "features-cuda", list(on_gpu(repeats, device))
+    modules = ("kernels", "fourier", "ridge", "hadamard", "fastfood")
     replication.save_benchmark(
-        "features", "features", cells, packages=PEERS, modules=modules
+        name,
+        "features",
+        cells,
+        packages=PEERS,
+        modules=tuple(f"lib.features.{module}" for module in modules),
+        device=device,
     )
-    report(replication.load("features", tier="bench"))
+    results = replication.load(name, tier="bench")
+    report(results) if device == "cpu" else report_gpu(results)
 
 
 if __name__ == "__main__":
