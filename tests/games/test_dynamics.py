@@ -279,6 +279,56 @@ def test_rotation_in_closed_form():
     np.testing.assert_allclose(x**2 + y**2 - lr * x * y, 1.25 - 0.05, rtol=1e-12)
 
 
+def convex_concave(seed, n=3):
+    """A zero-sum game, convex in x and concave in y, curved but flat far away."""
+    rng = np.random.default_rng(seed)
+    A, B, C = (torch.from_numpy(rng.standard_normal((n, n))) for _ in range(3))
+
+    def f(blocks):
+        x, y = blocks
+        own = torch.log(torch.cosh(B @ x)).sum() - torch.log(torch.cosh(C @ y)).sum()
+        return own + x @ (A @ y)
+
+    return Game([f, lambda blocks: -f(blocks)], [(n,), (n,)])
+
+
+def test_consensus_lowers_the_norm_on_monotone_games(record_property):
+    # With J + J' >= 0 the regularised field (I + gamma J') v has a component of at
+    # least |v|^2 along v, and d/dt |v|^2 / 2 = -v'Jv - gamma |J'v|^2 along its flow.
+    worst, trials = -np.inf, 0
+    for seed in range(10):
+        game = convex_concave(seed)
+        start = np.random.default_rng(seed + 100).standard_normal(game.n)
+        for gamma in (0.3, 3.0):
+            path = simulate(game, start, "consensus", 0.01 / gamma, 100, gamma=gamma)
+            rise = np.diff(path.field_norm) / path.field_norm[:-1]
+            along = []
+            for w in path.w[::20]:
+                v = game.field(w)
+                pulled = v + gamma * game.jacobian(w).T @ v
+                along.append(1 - v @ pulled / (v @ v))
+            worst, trials = max(worst, rise.max(), max(along)), trials + 106
+    record_property("value", float(max(worst, 0.0)))
+    record_property("trials", trials)
+    assert worst < 1e-12
+
+
+def test_consensus_may_attract_to_what_is_no_equilibrium():
+    # Both players on a maximum of their own loss: descent leaves it, and gamma above
+    # the inverse of the smallest curvature makes it attract.
+    game = QuadraticGame(np.diag([-0.5, -0.2]))
+    for gamma, attracts in ((4.9, False), (5.1, True)):
+        w = simulate(game, [0.1, 0.1], "consensus", 0.05, 20_000, gamma=gamma).w[-1]
+        assert (np.linalg.norm(w) < 0.01) == attracts
+    assert not game.is_local_nash([0.0, 0.0])
+    # A loss without any stationary point, t + t^3 / 3: the regularised field
+    # (1 + t^2)(1 + 2 gamma t) vanishes at -1 / (2 gamma) all the same.
+    slope = Game([lambda blocks: blocks[0] + blocks[0] ** 3 / 3], [()])
+    path = simulate(slope, [0.0], "consensus", 0.1, 500, gamma=1.0)
+    assert path.w[-1, 0] == pytest.approx(-0.5, abs=1e-9)
+    assert path.field_norm[-1] == pytest.approx(1.25)
+
+
 def test_average_and_start(backend):
     game = DiracGAN(0.2)
     for dtype in ("float32", "float64"):

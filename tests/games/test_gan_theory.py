@@ -208,6 +208,27 @@ def test_parallel_lines(record_property):
     assert worst < 1e-9
 
 
+def test_continuity_in_the_weights(record_property):
+    # Theorem 1: the distance moves no further than the samples do
+    slack, rng = [], np.random.default_rng(0)
+    data = rng.standard_normal((12, 2))
+    z = torch.from_numpy(rng.standard_normal((12, 3)))
+    for seed in range(5):
+        options = {"batch_norm": False, "tanh": False, "generator": seed}
+        G = MLPGenerator(3, (2,), (8,), **options).double()
+        for size in (1e-3, 0.1, 1.0):
+            with torch.no_grad():
+                before = G(z).numpy()
+                for w in G.parameters():
+                    w += size * torch.from_numpy(rng.standard_normal(w.shape))
+                after = G(z).numpy()
+            change = abs(wasserstein(data, after)[0] - wasserstein(data, before)[0])
+            slack.append(change - np.linalg.norm(after - before, axis=1).mean())
+    record_property("value", float(max(slack)))
+    record_property("trials", int(len(slack)))
+    assert max(slack) <= 1e-9
+
+
 def test_strength_of_the_distances(record_property):
     # Theorem 2 as inequalities: Pinsker's, and W <= diameter times total variation
     slack, rng = [], np.random.default_rng(0)

@@ -1008,7 +1008,8 @@ def run_consensus_bilinear(configs, seeds, device):
             # half of each player's directions are flat
             own = curvature * rng.uniform(0.1, 1.0, (2, n)) * (np.arange(n) % 2)
             Cx, Cy = (q * c @ q.T for q, c in zip(Q, own, strict=True))
-            game = BilinearGame(A, Cx, Cy)
+            # rounding has left them not quite symmetric
+            game = BilinearGame(A, (Cx + Cx.T) / 2, (Cy + Cy.T) / 2)
             eigs = np.linalg.eigvals(game.M + gamma * game.M.T @ game.M)
             bound = gd_step_bound(eigs)
             w0, steps = rng.standard_normal(2 * n), config["steps"]
@@ -1114,9 +1115,10 @@ def run_consensus_spectrum(configs, seeds, device):
             )
             if config["steps"]:
                 trainer.fit(x, steps=config["steps"], progress=False)
-            z = torch.from_numpy(rng.standard_normal((1024, config["latent"])))
+            points = 2 * config["batch"]
+            z = torch.from_numpy(rng.standard_normal((points, config["latent"])))
 
-            def loss(k, real=x[:1024], z=z):
+            def loss(k, real=x[:points], z=z):
                 return lambda calls: gan_losses(calls[0](real), calls[0](calls[1](z)))[
                     k
                 ]
@@ -1236,9 +1238,9 @@ def co_digits_gain(results):
     return _co_fid(results, gamma=0.0) - _co_fid(results, gamma=10.0)
 
 
-def co_report_gain(results):
-    """Log FID without regulariser over that with gamma = 0.01, Adam 1e-3."""
-    return _co_fid(results, gamma=0.0) - _co_fid(results, gamma=0.01)
+def co_adam_gain(results):
+    """Log FID without regulariser over that with gamma = 1, Adam 1e-3."""
+    return _co_fid(results, gamma=0.0) - _co_fid(results, gamma=1.0)
 
 
 def co_collapse(results):
@@ -1292,7 +1294,7 @@ _CONSENSUS = (
         summary="Eigenvalues of a small GAN, with and without consensus.",
         run=run_consensus_spectrum,
         quick=_grid(
-            hidden=[[16, 16]], latent=[2], gamma=[10.0], batch=[128], steps=[0, 200]
+            hidden=[[12, 12]], latent=[2], gamma=[10.0], batch=[128], steps=[0, 200]
         ),
         full=_grid(
             hidden=[[16, 16, 16, 16]],
@@ -1310,7 +1312,7 @@ _CONSENSUS = (
         summary="Consensus on digits: gamma, its estimate, and the usual mistake.",
         run=run_consensus_digits,
         quick=_co_digits(
-            400,
+            160,
             ("adam", 0.0, "joint"),
             ("adam", 0.01, "joint"),
             ("adam", 1.0, "joint"),
@@ -1523,6 +1525,302 @@ _GAN = (
     ),
 )
 
+# --- WGAN ---------------------------------------------------------------------------
+
+
+# Steps of critic and generator, and the bound of the critic's weights.
+WGAN_RATES = {"ring": (3e-3, 1e-3, 0.1), "digits": (5e-4, 5e-4, 0.05)}
+
+
+def wgan_trainer(task, seed, game, critic="rmsprop", batch_norm=True):
+    """A trainer of one game from networks and batches that the seed alone decides."""
+    from torch.optim import Adam, RMSprop
+
+    from lib.games import GANTrainer, MLPGenerator
+
+    trainer = gan_trainer(task, seed)
+    G, D = trainer.G, trainer.D
+    if not batch_norm:
+        init = _integer_seed(task, "plain networks", seed=seed)
+        options = {"batch_norm": False, "generator": init}
+        G = MLPGenerator(32, (1, 8, 8), (128, 128), **options).double()
+    seed = _integer_seed(task, "batches", seed=seed)
+    rest = {"batch_size": trainer.batch_size, "generator": seed}
+    if game == "ns":
+        opts = [Adam(net.parameters(), 1e-3, (0.5, 0.999)) for net in (G, D)]
+        return GANTrainer(G, D, *opts, **rest)
+    # small networks and short runs: larger steps and a larger bound than the paper's
+    lr_d, lr_g, clip = WGAN_RATES[task]
+    if critic == "rmsprop":
+        opt_d = RMSprop(D.parameters(), lr_d)
+    else:
+        opt_d = Adam(D.parameters(), lr_d, (float(critic.split("-")[1]), 0.999))
+    opts = (RMSprop(G.parameters(), lr_g), opt_d)
+    return GANTrainer(G, D, *opts, loss="wgan", n_critic=5, clip=clip, **rest)
+
+
+def critic_slopes(D, points):
+    """Norms of the gradient of a critic at some points."""
+    import torch
+
+    points = torch.as_tensor(points).requires_grad_(True)
+    slope = torch.autograd.grad(D(points).sum(), points)[0]
+    return slope.flatten(1).norm(dim=1).numpy()
+
+
+def critic_report(trainer, x, n=1000):
+    """What the critic says of fresh samples, its largest slope, and the logit loss."""
+    import torch
+
+    from lib.games import gan_losses
+
+    real = torch.as_tensor(x[:n])
+    fake = trainer.sample(n, generator=1)
+    with torch.no_grad():
+        loss_d = gan_losses(trainer.D(real), trainer.D(fake), trainer.loss)[0].item()
+    rng = np.random.default_rng(0)
+    t = torch.from_numpy(rng.random((n, *[1] * (real.ndim - 1))))
+    ends = torch.cat([real, fake, t * real + (1 - t) * fake])
+    # for a GAN, the estimate of the Jensen-Shannon divergence
+    value = -loss_d if trainer.loss == "wgan" else np.log(2) - loss_d / 2
+    return {"value": value, "slope": critic_slopes(trainer.D, ends).max()}
+
+
+def exact_wasserstein(x, y):
+    """The distance between two samples of one size, by optimal assignment."""
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial.distance import cdist
+
+    cost = cdist(x, y)
+    return cost[linear_sum_assignment(cost)].mean()
+
+
+def run_wgan_ring(configs, seeds, device):
+    """GAN and WGAN on the ring, with the exact distance beside the critic's."""
+    for seed in seeds:
+        x = gan_ring_data(seed)
+
+        def measure(trainer, x=x):
+            scores = gan_ring_scores(trainer) | critic_report(trainer, x)
+            sample = trainer.sample(400, generator=1).numpy()
+            return scores | {"w1": exact_wasserstein(sample, x[:400])}
+
+        for config in configs:
+            trainer = wgan_trainer("ring", seed, config["game"], config["critic"])
+            steps = config["steps"]
+            yield config, seed, _watched_training(trainer, x, steps, measure, 10)
+
+
+def run_wgan_digits(configs, seeds, device):
+    """GAN and WGAN on 8 x 8 digits, the generator with and without normalisation."""
+    x, scorer, reference = digits_data()
+
+    def measure(trainer):
+        sample = trainer.sample(2000)
+        scores = digits_scores(sample.numpy(), scorer, reference)
+        images = sample[:24, 0].numpy().astype(np.float32)
+        return scores | critic_report(trainer, x) | {"images": images}
+
+    for seed in seeds:
+        for config in configs:
+            options = {"batch_norm": config["batch_norm"]}
+            trainer = wgan_trainer("digits", seed, config["game"], **options)
+            steps = config["steps"]
+            yield config, seed, _watched_training(trainer, x, steps, measure, 10)
+
+
+def critic_on_line(kind, seed, gap, clip, depth=2, steps=600, width=32):
+    """A critic or discriminator trained between N(0, 1/4) and N(gap, 1/4)."""
+    import torch
+
+    from lib.games import MLPDiscriminator, gan_losses
+
+    rng = np.random.default_rng(seed_sequence("line", seed=seed))
+    init = int(rng.integers(2**32))
+    D = MLPDiscriminator((1,), (width,) * depth, generator=init).double()
+    if kind == "wgan":
+        opt = torch.optim.RMSprop(D.parameters(), 0.02 * clip)
+    else:
+        opt = torch.optim.Adam(D.parameters(), 5e-3)
+    for _ in range(steps):
+        noise = torch.from_numpy(rng.standard_normal((2, 128, 1)))
+        opt.zero_grad()
+        gan_losses(D(noise[0] / 2), D(noise[1] / 2 + gap), kind)[0].backward()
+        opt.step()
+        if kind == "wgan":
+            with torch.no_grad():
+                for w in D.parameters():
+                    w.clamp_(-clip, clip)
+    return D
+
+
+def layer_gradients(D, points):
+    """Mean norms of the gradient of a critic at the outputs of its hidden layers."""
+    import torch
+
+    h, hidden = points, []
+    for layer in D.layers:
+        h = layer(h)
+        if isinstance(layer, torch.nn.LeakyReLU):
+            hidden.append(h)
+    return np.array(
+        [g.norm(dim=1).mean().item() for g in torch.autograd.grad(h.sum(), hidden)]
+    )
+
+
+def run_wgan_critic(configs, seeds, device):
+    """A critic alone, for many bounds of its weights and two depths."""
+    import torch
+
+    for seed in seeds:
+        rng = np.random.default_rng(seed_sequence("line samples", seed=seed))
+        noise = torch.from_numpy(rng.standard_normal((2, 1000, 1)))
+        for config in configs:
+            kind, gap = config["game"], config["gap"]
+            rest = (gap, config["clip"], config["depth"], config["steps"])
+            D = critic_on_line(kind, seed, *rest)
+            real, fake = noise[0] / 2, noise[1] / 2 + gap
+            line = np.linspace(-1.5, gap + 1.5, 121)[:, None]
+            found = {"between": critic_slopes(D, line), "at": critic_slopes(D, fake)}
+            found["layers"] = layer_gradients(D, torch.cat([real, fake]))
+            with torch.no_grad():
+                found["profile"] = D(torch.from_numpy(line)).numpy()
+                found["value"] = (D(real).mean() - D(fake).mean()).item()
+                found["probability"] = torch.sigmoid(D(fake)).numpy().mean()
+                if kind == "ns":  # the slope of D itself, not of its logit
+                    for name, points in (("between", line), ("at", fake)):
+                        p = torch.sigmoid(D(torch.as_tensor(points))).numpy()
+                        found[name] = found[name] * p * (1 - p)
+            found["at"] = found["at"].mean()
+            yield config, seed, found
+
+
+def _wgan_rank(cells, quality):
+    """Rank correlation of a critic's value with a distance along each run."""
+    from scipy.stats import spearmanr
+
+    return np.array(
+        [spearmanr(c.data["value"], c.data[quality]).statistic for c in cells]
+    )
+
+
+def wgan_ring_progress(results):
+    """Rank correlation of the critic's value with the exact distance, a seed."""
+    return _wgan_rank(results, "w1")
+
+
+def wgan_digits_progress(results):
+    """Rank correlation of the critic's value with the feature distance, a seed."""
+    return _wgan_rank(results, "fid")
+
+
+def wgan_over_gan_progress(results):
+    """That correlation for the critic, less the one for the discriminator."""
+    a, b = (_wgan_rank(results.where(game=k), "fid") for k in ("wgan", "ns"))
+    return a - b
+
+
+def wgan_no_collapse(results):
+    """Whether all eight modes are covered at the end, a seed."""
+    return results.values("modes")[:, -1] == 8
+
+
+def wgan_momentum_harm(results):
+    """Late log distance on the ring, momentum less RMSProp or Adam(0), a seed."""
+    plain, momentum = (
+        np.log(results.where(critic=critics).values("w1"))
+        for critics in (["rmsprop", "adam-0.0"], ["adam-0.5", "adam-0.9"])
+    )
+    return (momentum - plain)[:, plain.shape[1] // 2 :].mean(axis=1)
+
+
+def wgan_digits_gain(results):
+    """Late log distance of features on digits, GAN less WGAN, a seed."""
+    a, b = (np.log(results.where(game=k).values("fid")) for k in ("ns", "wgan"))
+    return (a - b)[:, a.shape[1] // 2 :].mean(axis=1)
+
+
+def wgan_signal_ratio(results):
+    """Log10 of mean slope at samples over largest slope, critic less discriminator."""
+    shares = []
+    for game in ("wgan", "ns"):
+        cells = results.where(game=game)
+        shares.append(cells.values("at") / cells.values("between").max(axis=1))
+    return np.log10(shares[0] / np.maximum(shares[1], 1e-12))
+
+
+def wgan_layer_decades(results):
+    """Log10 of the gradient's norm in the first hidden layer over the last, a seed."""
+    layers = np.maximum(results.values("layers"), 1e-300)
+    return np.log10(layers[:, 0] / layers[:, -1])
+
+
+def wgan_vanish_and_explode(results):
+    """Whether gradients vanish for the smallest bound and explode for the largest."""
+    bounds = [c["clip"] for c in results.configs]
+    small, large = (
+        wgan_layer_decades(results.where(clip=c)) for c in (min(bounds), max(bounds))
+    )
+    return (small < -1) & (large > 1)
+
+
+def _wgan_critic_grid(steps):
+    """Bounds of the weights for a shallow and a deep critic, and a discriminator."""
+    shared = {"gap": 4.0, "steps": steps}
+    bounds = _grid(game=["wgan"], clip=[0.01, 0.03, 0.1, 0.3], depth=[2, 8])
+    judge = {"game": "ns", "clip": 0.0, "depth": 2}
+    return tuple(config | shared for config in (*bounds, judge))
+
+
+def _wgan_digits_grid(steps, *batch_norm):
+    """Five critic steps a generator step against three of a GAN."""
+    games = {"ns": 3 * steps, "wgan": steps}
+    return tuple(
+        {"game": game, "batch_norm": b, "steps": n}
+        for b in batch_norm
+        for game, n in games.items()
+    )
+
+
+def _wgan_ring_grid(steps, *critics):
+    """A GAN, and a WGAN for every optimizer of its critic."""
+    return (
+        {"game": "ns", "critic": "adam-0.5", "steps": 2 * steps},
+        *({"game": "wgan", "critic": c, "steps": steps} for c in critics),
+    )
+
+
+_WASSERSTEIN = (
+    Experiment(
+        name="wgan-ring",
+        summary="WGAN and GAN on the ring: critic's value, exact distance, momentum.",
+        run=run_wgan_ring,
+        quick=_wgan_ring_grid(300, "rmsprop"),
+        full=_wgan_ring_grid(1200, "rmsprop", "adam-0.0", "adam-0.5", "adam-0.9"),
+        seeds={"quick": 1, "full": 4},
+        modules=_NETWORKS,
+    ),
+    Experiment(
+        name="wgan-digits",
+        summary="WGAN and GAN on 8 x 8 digits, with and without normalisation.",
+        run=run_wgan_digits,
+        quick=_wgan_digits_grid(250, False),
+        full=_wgan_digits_grid(800, True, False),
+        seeds={"quick": 1, "full": 4},
+        modules=_NETWORKS,
+        data=("digits",),
+    ),
+    Experiment(
+        name="wgan-critic",
+        summary="A critic alone between two normal laws: bounds of weights, depth.",
+        run=run_wgan_critic,
+        quick=_wgan_critic_grid(300),
+        full=_wgan_critic_grid(1000),
+        seeds={"quick": 1, "full": 10},
+        modules=("lib.games.models", "lib.games.train"),
+    ),
+)
+
 # --- the report's tables -------------------------------------------------------------
 
-EXPERIMENTS = (*_OPTIMISM, *_MOMENTUM, *_CONSENSUS, *_GAN)
+EXPERIMENTS = (*_OPTIMISM, *_MOMENTUM, *_CONSENSUS, *_GAN, *_WASSERSTEIN)
