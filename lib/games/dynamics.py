@@ -491,10 +491,11 @@ class BilinearGame(QuadraticGame):
     r"""
     Two players of :math:`f(x, y) = x^\top A y`, x minimises and y maximises.
 
-    With regularisation :math:`f(x, y) = x^\top A y + \frac12 x^\top C_x x -
-    \frac12 y^\top C_y y`, so that
+    With regularisation
 
-    .. math:: \nabla v = \begin{pmatrix} C_x & A \\ -A^\top & C_y \end{pmatrix}.
+    .. math::
+        f(x, y) = x^\top A y + \frac12 x^\top C_x x - \frac12 y^\top C_y y,
+        \qquad \nabla v = \begin{pmatrix} C_x & A \\ -A^\top & C_y \end{pmatrix}.
 
     Without it the eigenvalues are :math:`\pm i \sigma` for the singular values
     :math:`\sigma` of A, and zeros if A is not square: nothing but rotation.
@@ -625,8 +626,8 @@ def module_game(modules, losses):
     Returns
     -------
     Game
-        The game; ``torch.nn.utils.parameters_to_vector`` over all modules is the
-        point where they stand now. The modules themselves are never changed.
+        The game; the parameters of all modules in one vector, in their order, are
+        the point where they stand now. The modules themselves are never changed.
 
     Raises
     ------

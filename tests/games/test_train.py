@@ -318,6 +318,15 @@ def test_a_state_is_a_copy():
 # Stopping
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own handler, also where the process was started without one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_the_first_interrupt_ends_a_step_and_the_run_goes_on():
     def interrupt(t):
         if t.step == 3:
@@ -333,6 +342,7 @@ def test_the_first_interrupt_ends_a_step_and_the_run_goes_on():
     assert same(weights(whole.G, whole.D), weights(cut.G, cut.D))
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_interrupt_does_not_wait():
     def interrupt(t):
         os.kill(os.getpid(), signal.SIGINT)

@@ -234,6 +234,8 @@ def test_the_quick_tier_decides_where_the_claim_says_so(book):
 def test_scoreboard_and_chapter_status(book):
     (book / "book" / "toy").mkdir(parents=True)
     (book / "book" / "toy" / "walker1999_walk.md").write_text("")
+    assert replication.scoreboard()[0]["chapter"] is None, "it is in preparation"
+    (book / "_toc.yml").write_text("- file: book/toy/walker1999_walk.ipynb\n")
     runner.run("toy-walk", "full", seeds=2)
     verify(write=True, checks=False)
     walker, other = replication.scoreboard()

@@ -966,7 +966,7 @@ _MOMENTUM = (
         summary="GAN on digits: the sign of momentum at equal and at fair steps.",
         run=run_momentum_digits,
         quick=_nm_digits(
-            600,
+            300,
             ("sgd", 0.9, 0.01, "ns"),
             ("sgd", -0.5, 0.01, "ns"),
             ("sgd", 0.0, 0.1, "ns"),
