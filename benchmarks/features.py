@@ -225,16 +225,23 @@ def structured(repeats):
                 yield config, repeat, _structured(X, config["D"], repeat)
 
 
-def _structured(X, D, seed):
-    gamma = 1.0 / (2 * X.shape[1])
-    maps = {
+def _fitted_maps(X, D, seed):
+    return {
         f"{name}_{features}": method(
-            D, gamma=gamma, features=features, random_state=seed
+            D, gamma=_gamma(X), features=features, random_state=seed
         ).fit(X)
         for name, method in (("ours", Fastfood), ("dense", RandomFourierFeatures))
         for features in ("pair", "phase")
     }
-    K = kernel_matrix(X, gamma=gamma)
+
+
+def _gamma(X):
+    return 1.0 / (2 * X.shape[1])
+
+
+def _structured(X, D, seed):
+    maps = _fitted_maps(X, D, seed)
+    K = kernel_matrix(X, gamma=_gamma(X))
     numbers = {
         f"{name}_error": approximation_error(maps[name].transform(X), K)
         for name in ("ours_pair", "dense_pair")
@@ -310,14 +317,8 @@ def _wall(call):
 def _maps_on_gpu(n, d, D, seed, device):
     import torch
 
-    X, gamma = _points(n, d, seed, device), 1.0 / (2 * d)
-    maps = {
-        f"{name}_{features}": method(
-            D, gamma=gamma, features=features, random_state=seed
-        ).fit(X)
-        for name, method in (("ours", Fastfood), ("dense", RandomFourierFeatures))
-        for features in ("pair", "phase")
-    }
+    X = _points(n, d, seed, device)
+    maps = _fitted_maps(X, D, seed)
     numbers = {}
     for name, fitted in maps.items():
         exact = fitted.transform(X[:64].double())

@@ -201,7 +201,7 @@ def _anc_each_seed(results, number):
     )
 
 
-def anc_exponent(results, span=np.inf):
+def anc_exponent(results, span=1):
     """Slope of log calls against log eps, one a seed; over the finest ``span`` decades.
 
     Single accuracies scatter: Nesterov's iterates swing through the minimiser of a
