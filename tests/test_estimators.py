@@ -7,6 +7,12 @@ cannot hold, the exemption is named in ``EXEMPTIONS`` with its reason.
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from lib.acceleration import DeepLinear, WideReLU
+from lib.convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    GatedReLUClassifier,
+    GatedReLURegressor,
+)
 from lib.features import (
     Fastfood,
     LeverageScoreFeatures,
@@ -32,6 +38,10 @@ ESTIMATORS = [
     RandomKitchenSinksClassifier(feature="stump", bound=5.0, random_state=0),
     WideReLU(100, random_state=0),
     DeepLinear(3, 20, random_state=0),
+    GatedReLURegressor(gates=16, random_state=0),
+    GatedReLUClassifier(gates=16, random_state=0),
+    ConvexReLURegressor(gates=8, random_state=0),
+    ConvexReLUClassifier(gates=8, random_state=0),
 ]
 
 #: Estimator name to {check name: reason}.
