@@ -27,6 +27,13 @@ _HOME = {
     "ConvexReLURegressor": "estimators",
     "GatedReLUClassifier": "estimators",
     "GatedReLURegressor": "estimators",
+    # formulas
+    "Solution": "closed_form",
+    "deep_linear": "closed_form",
+    "deep_relu_rank_one": "closed_form",
+    "deep_relu_whitened": "closed_form",
+    "project_dual_ball": "closed_form",
+    "two_layer_linear": "closed_form",
 }
 
 __all__ = sorted(_HOME)
