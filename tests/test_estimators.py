@@ -8,8 +8,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from lib.acceleration import DeepLinear, WideReLU
 from lib.convexnn import (
+    ConvexNNRegressor,
     ConvexReLUClassifier,
     ConvexReLURegressor,
+    FrankWolfeNN,
     GatedReLUClassifier,
     GatedReLURegressor,
 )
@@ -42,6 +44,9 @@ ESTIMATORS = [
     GatedReLUClassifier(gates=16, random_state=0),
     ConvexReLURegressor(gates=8, random_state=0),
     ConvexReLUClassifier(gates=8, random_state=0),
+    ConvexNNRegressor(random_state=0),
+    ConvexNNRegressor(activation="tanh", tune=True, max_units=5, random_state=0),
+    FrankWolfeNN(oracle="local", max_iter=50, random_state=0),
 ]
 
 #: Estimator name to {check name: reason}.

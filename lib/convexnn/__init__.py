@@ -27,6 +27,14 @@ _HOME = {
     "ConvexReLURegressor": "estimators",
     "GatedReLUClassifier": "estimators",
     "GatedReLURegressor": "estimators",
+    # one neuron at a time
+    "ConvexNNRegressor": "incremental",
+    "FrankWolfeNN": "incremental",
+    # planted networks
+    "Planted": "relaxation",
+    "fit_planted": "relaxation",
+    "modified_direction": "relaxation",
+    "relaxed_loss": "relaxation",
     # formulas
     "Solution": "closed_form",
     "deep_linear": "closed_form",
