@@ -30,6 +30,9 @@ _HOME = {
     # one neuron at a time
     "ConvexNNRegressor": "incremental",
     "FrankWolfeNN": "incremental",
+    # three layers
+    "ThreeLayerSolution": "three_layer",
+    "three_layer_program": "three_layer",
     # planted networks
     "Planted": "relaxation",
     "fit_planted": "relaxation",

@@ -180,7 +180,7 @@ def two_layer_linear(X, Y, beta):
     dual = (v * Y).sum() - 0.5 * (v * v).sum()
     second = second if Y.ndim == 2 else second[:, 0]
     layers = [_like(first, original), _like(second, original)]
-    return Solution([layers], float(objective), float(dual))
+    return Solution([layers], float(objective), float(min(dual, objective)))
 
 
 def deep_linear(X, y, beta, depth, *, widths=None):
@@ -498,7 +498,7 @@ def _deep_regression(X, y, beta, depth):
         size = np.linalg.norm(X.T @ residual)
         v = residual * min(1.0, beta / max(size, 1e-300))
         value = 0.5 * residual @ residual + beta * np.linalg.norm(w)
-        return w, float(value), float(y @ v - 0.5 * v @ v)
+        return w, float(value), float(min(y @ v - 0.5 * v @ v, value))
 
     fit = _NormConstrained(X, y)
 

@@ -97,15 +97,13 @@ def solve_ssn(program, U, tol, max_iter):
         fitted = ((X @ kept) * masks[:, index]).sum(dim=1)
         return float(value), v - y + fitted, index, unit, size, kept
 
-    while newton < max_iter and not is_solved(objective, dual, tol):
+    best, idle, first = U, 0, sigma
+    while newton < max_iter and not is_solved(objective, dual, tol) and idle < 5:
         state = inner(v)
         aim = 0.1 * min(1.0, ((objective - dual) / objective) ** 0.5)
-        start = float(state[1].norm())
-        goal = max(aim * start, 1e-13 * float(y.norm()))
-        for _ in range(50):
+        goal = max(aim * float(state[1].norm()), 1e-14 * float(y.norm()))
+        while float(state[1].norm()) > goal and newton < max_iter:
             value, slope, index, unit, size, _ = state
-            if float(slope.norm()) <= goal or newton >= max_iter:
-                break
             M = masks[:, index]
             c = 1 - sigma * beta / size
             hessian = program.kernel * ((M * (sigma * c)) @ M.T)
@@ -119,19 +117,28 @@ def solve_ssn(program, U, tol, max_iter):
             t = 1.0
             while True:
                 state = inner(v + t * step)
-                if state[0] <= value + 1e-4 * t * decrease or t < 1e-8:
+                if state[0] <= value + 1e-4 * t * decrease:
                     break
                 if abs(t * decrease) < 1e-14 * max(1.0, abs(value)):
                     break
                 t /= 2
             v = v + t * step
+            if abs(decrease) < 1e-15 * max(1.0, abs(value)):
+                break  # rounding is all that is left
         index, kept = state[2], state[5]
         U = torch.zeros_like(U)
         U[:, index] = kept
-        objective, dual, _ = program.evaluate(U)
+        # Every fit bounds the optimum from above and every residual from below.
+        above, below, _ = program.evaluate(U)
+        gap = objective - dual
+        if above <= objective:
+            best, objective = U, above
+        dual = max(dual, below)
         history.append((newton, objective, dual))
-        sigma *= 5.0
-    return Fit(U, objective, dual, history)
+        if objective - dual > 0.2 * gap:
+            sigma *= 5.0
+        idle = idle + 1 if objective - dual > 0.9 * gap and sigma > 1e6 * first else 0
+    return Fit(best, objective, dual, history)
 
 
 def solve_fista(program, U, tol, max_iter):

@@ -100,6 +100,7 @@ def solve_column_generation(program, tol, max_iter, warm=None):
     neurons, patterns, signs = warm or (np.zeros((d, 0)), np.zeros(0, int), np.zeros(0))
     pricing, history = Pricing(program), []
     y, beta = program.y, program.beta
+    dual, settled = -np.inf, 0
     for step in range(max_iter + 1):
         fitted = program.activations(neurons, patterns, signs).sum(axis=1)
         residual = y - fitted
@@ -108,9 +109,10 @@ def solve_column_generation(program, tol, max_iter, warm=None):
         kept = set(zip(patterns.tolist(), signs.astype(int).tolist(), strict=True))
         value, found = pricing(residual, kept)
         v = residual * min(1.0, beta / max(value, 1e-300))
-        dual = float(y @ v - 0.5 * v @ v)
+        dual = max(dual, float(y @ v - 0.5 * v @ v))
         history.append((step, objective, dual))
-        if is_solved(objective, dual, tol) or step == max_iter:
+        # Twice the interior-point method without progress: rounding is what is left.
+        if is_solved(objective, dual, tol) or step == max_iter or settled == 2:
             break
         found.sort(key=lambda neuron: -neuron[0])
         new = [f for f in found if f[1:3] not in kept][:ENTERING]
@@ -118,6 +120,7 @@ def solve_column_generation(program, tol, max_iter, warm=None):
             patterns = np.append(patterns, [f[1] for f in new]).astype(int)
             signs = np.append(signs, [f[2] for f in new])
             neurons = _interior_point(program, patterns, signs)
+            settled = settled + 1 if not new else 0
         else:
             entering = new + [f for f in found if f[1:3] in kept]
             units = np.column_stack([neurons / size, *[f[3] for f in entering]])
