@@ -93,6 +93,11 @@ _WINGS = {
         "rmsprop": ("RMSProp", ORANGE, "p", "-"),
         "extra-adam": ("ExtraAdam", SKY, "H", DOTS),
     },
+    "convexnn": {
+        "relu-program": ("ReLU program", BLUE, "o", "-"),
+        "gated-program": ("gated program", ORANGE, "s", DASHES),
+        "gradient-training": ("gradient training", RED, "d", MIXED),
+    },
 }
 
 #: method -> (label, colour, marker, line style), the same in every figure of the book.
