@@ -110,7 +110,9 @@ def solve_ssn(program, U, tol, max_iter):
             B = (X @ unit) * M
             hessian += (B * (sigma * (1 - c))) @ B.T
             hessian += eye
-            factor = torch.linalg.cholesky(hessian)
+            factor, failed = torch.linalg.cholesky_ex(hessian)
+            if failed:
+                break  # sigma is too large for float64
             step = -torch.cholesky_solve(slope[:, None], factor)[:, 0]
             newton += 1
             decrease = float(slope @ step)
