@@ -184,6 +184,9 @@ def run(
             if max_minutes and time.monotonic() - start > 60 * max_minutes:
                 late = done < missing
                 break
+        if done == missing:  # states of other code, or of other cells
+            for state in states.glob("*.state"):
+                state.unlink()
     ending = f" (stopped after {max_minutes:g} minutes)" if late else ""
     return f"{name} {tier}: {done} cells computed, {missing - done} left{ending}"
 
