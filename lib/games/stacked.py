@@ -45,6 +45,7 @@ STACKED_METHODS = {
     "oadam-zero": _Method(0.0, optimism=1.0),
     "adam-nm": _Method(-0.5),
     "rmsprop": _Method(0.0, 0.99, corrected=False),
+    "rmsprop-short": _Method(0.0, 0.9, corrected=False),
     "sgd": _Method(0.0, adaptive=False),
     "sgd-momentum": _Method(0.9, adaptive=False),
     "sgd-nm": _Method(-0.5, adaptive=False),
@@ -52,11 +53,12 @@ STACKED_METHODS = {
 
 
 class StackedRun(NamedTuple):
-    """One of the trainings of a stack: an optimizer, its step size, and a seed."""
+    """A training of a stack: optimizer, step size, seed, weight of the consensus."""
 
     method: str
     lr: float
     seed: int
+    gamma: float = 0.0
 
 
 class StackedGAN:
@@ -80,6 +82,10 @@ class StackedGAN:
         Steps of the discriminator for one of the generator.
     clip : float or None, default=None
         Bound of the discriminator's weights.
+    consensus : {None, "joint", "own"}, default=None
+        Whether both players move at once, by their gradients plus ``gamma`` times that
+        of :math:`\|v\|^2 / 2`: "joint" is `ConsensusOptimizer`, and with "own" each
+        player is regularised by its own gradient alone, the usual mistake.
     batch_size : int, default=64
         Samples a batch.
     chunk : int, default=10
@@ -114,7 +120,9 @@ class StackedGAN:
     The order of [1]_: for "ns" the generator steps first, and the discriminator then
     sees the samples from before that step; for "wgan" the discriminator steps, and
     every ``n_critic``-th time the generator, on the same noise. Batch normalisation
-    always uses the batch's own moments, also in `sample`.
+    always uses the batch's own moments, also in `sample`. With a consensus both
+    players see the same samples, in one graph and with one set of dropped maps, and no
+    loss is halved: there the sizes of the players' losses count.
 
     Memory is that of N trainings; the number of kernel launches that of one.
 
@@ -141,6 +149,7 @@ class StackedGAN:
         *,
         n_critic=1,
         clip=None,
+        consensus=None,
         batch_size=64,
         chunk=10,
         device="cpu",
@@ -153,6 +162,7 @@ class StackedGAN:
             check_choice("method", run.method, tuple(STACKED_METHODS))
             check_real("lr", run.lr)
             check_integer("seed", run.seed, minimum=0)
+            check_real("gamma", run.gamma, allow_zero=True)
         check_choice("loss", loss, ("ns", "wgan"))
         for name, value in (
             ("n_critic", n_critic),
@@ -166,8 +176,16 @@ class StackedGAN:
             )
         if clip is not None:
             check_real("clip", clip)
+        if consensus is not None:
+            check_choice("consensus", consensus, ("joint", "own"))
+            if n_critic != 1:
+                raise ValueError(
+                    f"n_critic must be 1 with a consensus, got {n_critic}"
+                )
+        elif any(run.gamma for run in runs):
+            raise ValueError("gamma must be 0 without a consensus")
         self.runs, self.loss, self.n_critic, self.clip = runs, loss, n_critic, clip
-        self.batch_size, self.chunk = batch_size, chunk
+        self.consensus, self.batch_size, self.chunk = consensus, batch_size, chunk
         self.device, self.dtype = torch.device(device), dtype
         self.iteration, self.history = 0, {"iteration": [], "loss_d": [], "loss_g": []}
         self._seeds = sorted({run.seed for run in runs})
@@ -183,6 +201,9 @@ class StackedGAN:
         self._orders = {seed: [] for seed in self._seeds}
         self._which = torch.tensor(
             [self._seeds.index(run.seed) for run in runs], device=self.device
+        )
+        self._gamma = torch.tensor(
+            [run.gamma for run in runs], device=self.device, dtype=torch.float64
         )
         self._graph = None
 
@@ -366,6 +387,12 @@ class StackedGAN:
             # a pass of the discriminator has masks of its own
             pass_masks = [[mask[:, k] for mask in kept] for k in range(3)]
             fake = G(z)
+            if self.consensus:
+                real, fake = D(real, pass_masks[1]), D(fake, pass_masks[0])
+                loss_d, loss_g = _losses(real, fake, self.loss)
+                self._agree(loss_d, loss_g)
+                D.clip(self.clip)
+                continue
             if self.loss == "ns":
                 loss_g = softplus(-D(fake, pass_masks[0])).mean(dim=1)
                 G.descend(loss_g)
@@ -383,6 +410,38 @@ class StackedGAN:
                 loss_g = -D(fake, pass_masks[0]).mean(dim=1)
                 G.descend(loss_g)
         return loss_d.detach(), loss_g.detach()
+
+    # Both players at once: gradients of gradients, of every run with respect to its
+    # own weights only.
+    def _agree(self, loss_d, loss_g):
+        G, D = self._players
+        halves, fields = [], []
+        for player, loss in ((D, loss_d), (G, loss_g)):
+            field = torch.autograd.grad(loss.sum(), player.weights, create_graph=True)
+            fields += field
+            halves.append(sum(v.square().sum() for v in field) / 2)
+        options = {"allow_unused": True, "materialize_grads": True}
+        if self.consensus == "joint":
+            pull = torch.autograd.grad(sum(halves), D.weights + G.weights, **options)
+        else:
+            pull = torch.autograd.grad(
+                halves[0], D.weights, retain_graph=True, **options
+            ) + torch.autograd.grad(halves[1], G.weights, **options)
+        with torch.no_grad():
+            total = [
+                v + self._gamma.to(v.dtype).view(-1, *[1] * (v.ndim - 1)) * p
+                for v, p in zip(fields, pull, strict=True)
+            ]
+        D.move(total[: len(D.weights)])
+        G.move(total[len(D.weights) :])
+
+
+# The losses of both players, one of every run.
+def _losses(real, fake, loss):
+    if loss == "wgan":
+        return fake.mean(dim=1) - real.mean(dim=1), -fake.mean(dim=1)
+    loss_d = softplus(-real).mean(dim=1) + softplus(fake).mean(dim=1)
+    return loss_d, softplus(-fake).mean(dim=1)
 
 
 # One player of every run: stacked weights, its layers, and the optimizers' state.
@@ -475,7 +534,9 @@ class _Player:
     # Every loss depends on its own run's weights only, so the gradient of the sum is
     # every run's own.
     def descend(self, losses):
-        gradients = torch.autograd.grad(losses.sum(), self.weights)
+        self.move(torch.autograd.grad(losses.sum(), self.weights))
+
+    def move(self, gradients):
         with torch.no_grad():
             self.count += 1
             one = torch.ones_like(self.beta1)

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 
-from . import provenance, registry, store
+from . import checkpoint, provenance, registry, store
 from .results import Cell, Results, canonical_data, config_key
 
 
@@ -164,6 +164,8 @@ def run(
         missing = sum(len(configs) * len(lacking) for configs, lacking in groups)
         command = _command(name, tier, seeds, device, max_minutes, commit, dask)
         record = provenance.run_record(experiment, tier, command, commit)
+        states = base.with_name(base.name + ".cells")
+        stack.enter_context(checkpoint.folder(states, record["code"]))
         if dask:
             cells = _compute_on_cluster(experiment, groups, device, dask, record)
         else:
@@ -182,6 +184,9 @@ def run(
             if max_minutes and time.monotonic() - start > 60 * max_minutes:
                 late = done < missing
                 break
+        if done == missing:  # states of other code, or of other cells
+            for state in states.glob("*.state"):
+                state.unlink()
     ending = f" (stopped after {max_minutes:g} minutes)" if late else ""
     return f"{name} {tier}: {done} cells computed, {missing - done} left{ending}"
 

@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 from torch.optim import Adam, RMSprop
 
 from lib.games import (
+    ConsensusOptimizer,
     DCGANDiscriminator,
     DCGANGenerator,
     MLPDiscriminator,
@@ -20,9 +21,11 @@ from lib.games import (
     SignedMomentumAdam,
     StackedGAN,
     StackedRun,
+    gan_losses,
     ring_networks,
 )
 from lib.games.stacked import STACKED_METHODS
+from lib.replication.experiments.games import OwnGradientOptimizer
 
 OPTIMIZERS = {
     "adam-half": lambda w, lr: Adam(w, lr, (0.5, 0.999)),
@@ -31,6 +34,7 @@ OPTIMIZERS = {
     "oadam-zero": lambda w, lr: OptimisticAdam(w, lr, (0.0, 0.999)),
     "adam-nm": lambda w, lr: SignedMomentumAdam(w, lr, (-0.5, 0.999)),
     "rmsprop": lambda w, lr: RMSprop(w, lr),
+    "rmsprop-short": lambda w, lr: RMSprop(w, lr, alpha=0.9),
     "sgd": lambda w, lr: MomentumSGD(w, lr),
     "sgd-momentum": lambda w, lr: MomentumSGD(w, lr, momentum=0.9),
     "sgd-nm": lambda w, lr: MomentumSGD(w, lr, momentum=-0.5),
@@ -130,6 +134,59 @@ def test_a_run_does_not_depend_on_its_neighbours(make):
             np.testing.assert_allclose(mine, np.ravel(alone.history[name]), rtol=1e-8)
 
 
+def agreed(t, x, run, make, iterations, loss, kind):
+    """A consensus of plain networks, on the stack's draws."""
+    G, D = (net.double() for net in make(run.seed))
+    drop = [m for m in D.modules() if type(m).__name__ == "_MapDropout"]
+    pair = {"d": D, "g": G}
+    pair = {k: OPTIMIZERS[run.method](w.parameters(), run.lr) for k, w in pair.items()}
+    optimizer = {"joint": ConsensusOptimizer, "own": OwnGradientOptimizer}[kind]
+    optimizer = optimizer(pair, run.gamma)
+    twin = stack(make, [run], loss=loss, consensus=kind)
+    twin._draw(len(x))
+    rows, noise, *masks = (buffer[0] for buffer in twin._buffers)
+
+    def score(samples, i, k):
+        for layer, mask in zip(drop, masks, strict=True):
+            layer.forward = lambda h, m=mask[i, k]: h * m[:, :, None, None]
+        return D(samples)
+
+    for i in range(iterations):
+        real, z = torch.from_numpy(x)[rows[i]], noise[i]
+        optimizer.step(
+            lambda real=real, z=z, i=i: gan_losses(
+                score(real, i, 1), score(G(z), i, 0), loss
+            )
+        )
+    return [w.detach() for net in (G, D) for w in net.parameters()]
+
+
+@pytest.mark.parametrize("make", [perceptrons, convolutional])
+@pytest.mark.parametrize(
+    ("loss", "kind"), [("ns", "joint"), ("ns", "own"), ("wgan", "joint")]
+)
+def test_a_consensus_is_that_of_the_optimizer(make, loss, kind):
+    runs = [StackedRun("adam-half", 0.01, 0, 0.01), StackedRun("sgd", 0.1, 0, 1.0)]
+    runs += [StackedRun("rmsprop-short", 1e-3, 1, 10.0), StackedRun("sgd", 0.1, 1)]
+    x, t = images(make), stack(make, runs, loss=loss, consensus=kind)
+    t.fit(x, 6, progress=False)
+    for k, run in enumerate(runs):
+        expected = agreed(t, x, run, make, 6, loss, kind)
+        found = [w[k] for player in t._players for w in player.weights]
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a.detach(), b, rtol=1e-6, atol=1e-7)
+
+
+def test_the_two_regularisers_differ():
+    runs, x = [StackedRun("sgd", 0.1, 0, 10.0)], images(perceptrons)
+    ends = []
+    for kind in ("joint", "own"):
+        t = stack(runs=runs, consensus=kind)
+        t.fit(x, 6, progress=False)
+        ends.append(t.sample(10))
+    assert (ends[0] - ends[1]).abs().max() > 1e-3
+
+
 def test_runs_of_one_seed_share_start_and_data():
     t = stack(runs=[StackedRun("sgd", 1e-12, 0), StackedRun("adam-half", 1e-12, 0)])
     t.fit(images(perceptrons), 6, progress=False)
@@ -182,9 +239,11 @@ def test_a_resumed_stack_is_the_same_bit_for_bit():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("make", [perceptrons, convolutional])
-def test_the_captured_graph_is_the_plain_loop(make):
+@pytest.mark.parametrize("consensus", [None, "joint", "own"])
+def test_the_captured_graph_is_the_plain_loop(make, consensus):
     x = images(make)
-    captured, plain = (stack(make, device="cuda") for _ in range(2))
+    options = {"device": "cuda", "consensus": consensus}
+    captured, plain = (stack(make, **options) for _ in range(2))
     captured.fit(x, 18, progress=False)
     plain._run = lambda x: setattr(plain, "_losses", plain._iterations(x))
     plain.fit(x, 18, progress=False)
@@ -201,6 +260,14 @@ def test_the_captured_graph_is_the_plain_loop(make):
         ([("sgd", 0.1, 0)], {"loss": "minimax"}, "loss .* got 'minimax'"),
         ([("sgd", 0.1, 0)], {"n_critic": 4}, "multiple of n_critic=4, got 6"),
         ([("sgd", 0.1, 0)], {"clip": 0.0}, "clip .* got 0.0"),
+        ([("sgd", 0.1, 0, -1.0)], {"consensus": "joint"}, "gamma .* got -1.0"),
+        ([("sgd", 0.1, 0, 1.0)], {}, "gamma must be 0 without a consensus"),
+        ([("sgd", 0.1, 0)], {"consensus": "both"}, "consensus .* got 'both'"),
+        (
+            [("sgd", 0.1, 0)],
+            {"consensus": "own", "n_critic": 2},
+            "n_critic must be 1 with a consensus, got 2",
+        ),
     ],
 )
 def test_bad_arguments_are_named(runs, options, words):

@@ -596,7 +596,7 @@ _OPTIMISM = (
         name="optimism-ring",
         summary="Adam's family on eight Gaussians: modes, share of good samples.",
         run=run_optimism_ring,
-        quick=_adam_grid(_FAMILY, lr=[2e-3], batch=[64], steps=[800]),
+        quick=_adam_grid(_FAMILY, lr=[2e-3], batch=[64], steps=[640]),
         full=_adam_grid(_FAMILY_GRID, lr=[1e-3], batch=[64], steps=[3000]),
         seeds={"quick": 5, "full": 5},
         modules=(*_OPTIM, "lib.games.models", "lib.games.metrics"),
@@ -1507,7 +1507,7 @@ _GAN = (
         name="gan-digits",
         summary="GAN on 8 x 8 digits: two losses, scores by a classifier.",
         run=run_gan_digits,
-        quick=_grid(loss=["ns", "minimax"], beta1=[0.5], steps=[600]),
+        quick=_grid(loss=["ns", "minimax"], beta1=[0.5], steps=[400]),
         full=_grid(loss=["ns", "minimax"], beta1=[0.5], steps=[4800]),
         seeds={"quick": 3, "full": 5},
         modules=_NETWORKS,
@@ -1823,4 +1823,498 @@ _WASSERSTEIN = (
 
 # --- the report's tables -------------------------------------------------------------
 
-EXPERIMENTS = (*_OPTIMISM, *_MOMENTUM, *_CONSENSUS, *_GAN, *_WASSERSTEIN)
+# Which optimizers, at how many times the report's step size: first the report's five,
+# then those without momentum, then SGD at the effective step of momentum 0.9, ten times
+# the nominal one, and the WGAN's own optimizer.
+TABLE_ROWS = (
+    tuple((m, 1) for m in ("adam-half", "oadam", "adam-nm", "sgd-momentum", "sgd-nm")),
+    (("adam-zero", 1), ("oadam-zero", 1)),
+    (("sgd-nm", 15), ("sgd", 10), ("rmsprop", 1)),
+)
+TABLE_GAMES = ("gan", "wgan", "dcgan")
+#: Step sizes of the adaptive methods and of SGD; bound of the critic's weights.
+TABLE_STEPS = {
+    "mnist": {"gan": 2e-4, "dcgan": 2e-4, "wgan": 5e-5, "sgd": 1e-3, "clip": 0.01},
+    "digits": {"gan": 1e-3, "dcgan": 1e-3, "wgan": 5e-4, "sgd": 0.01, "clip": 0.05},
+}
+TABLE_MARKS = (0.005, 0.015, 0.05, 0.125, 0.25, 0.5, 0.75, 1.0)  # of all epochs
+TABLE_BATCH = 64
+# Pixels of real images that one training may see on a CPU: MNIST waits for a GPU.
+CPU_PIXELS = 1e8
+
+
+def table_networks(data, game, seed):
+    """The report's networks, or small ones for 8 x 8 digits."""
+    import torch
+
+    from lib.games import (
+        DCGANDiscriminator,
+        DCGANGenerator,
+        MLPDiscriminator,
+        MLPGenerator,
+        digits_networks,
+    )
+
+    stream = torch.Generator().manual_seed(seed)
+    if data == "digits":
+        if game != "dcgan":
+            return digits_networks(generator=stream)
+        G = DCGANGenerator(8, 32, width=8, generator=stream)
+        return G, DCGANDiscriminator(8, width=8, generator=stream)
+    if game != "dcgan":
+        G = MLPGenerator(bn_eps=0.8, generator=stream)
+        return G, MLPDiscriminator(generator=stream)
+    G = DCGANGenerator(bn_eps=0.8, generator=stream)
+    return G, DCGANDiscriminator(bn_eps=0.8, generator=stream)
+
+
+def table_data(data, game, device="cpu"):
+    """Images at the game's size, a classifier of them, features of the test images."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    from lib.data import load
+    from lib.games import ClassifierScorer
+
+    if data == "digits":
+        return digits_data()
+    (X, y), (X_test, _) = load(data), load(data, "test")
+    x, x_test = (torch.from_numpy(2.0 * a - 1.0).to(device) for a in (X, X_test))
+    if game == "dcgan":  # enlarged before the training: scores at native size
+        options = {"mode": "bilinear", "antialias": True}
+        x, x_test = (interpolate(a, (32, 32), **options) for a in (x, x_test))
+        x, x_test = x.clamp(-1, 1), x_test.clamp(-1, 1)
+    scorer = ClassifierScorer(
+        "cnn",
+        n_features=64,
+        epochs=5,
+        lr=2e-3,
+        batch_size=256,
+        device=device,
+        generator=0,
+    )
+    return x, scorer.fit(x, y), scorer.features(x_test)
+
+
+def table_scores(samples, scorer, reference, final=False):
+    """Scores of generated images; those by neighbours at the end only, on a part."""
+    from lib._backend import to_numpy
+    from lib.games import fid, inception_score, kid, mode_coverage, prdc
+
+    names = ("precision", "recall", "density", "coverage")
+    if not bool((abs(samples) <= 1).all()):  # nor where they are not finite
+        scores = {"is": np.nan, "fid": np.nan, "modes": 0}
+        more = dict.fromkeys(("is_splits", "is_std", "kid", *names), np.nan)
+        return scores | (more if final else {})
+    p = to_numpy(scorer.predict_proba(samples))
+    features = scorer.features(samples)
+    scores = {
+        "is": inception_score(p, splits=1)[0],
+        "fid": fid(reference, features),
+        "modes": mode_coverage(p.argmax(axis=1), p.shape[1]),
+    }
+    if final:
+        scores["is_splits"], scores["is_std"] = inception_score(p, splits=10)
+        part = min(2000, len(reference))
+        real, fake = reference[:part], features[:part]
+        scores["kid"] = kid(real, fake)
+        scores |= dict(zip(names, prdc(real, fake), strict=True))
+    return scores
+
+
+def _table_stacks(configs, seeds, device, phase):
+    """Cells to train side by side, the most wanted first: one seed of everything."""
+    stacks = {}
+    for config in configs:
+        for seed in seeds:
+            wave = seed if device == "cpu" else min(seed, 1)
+            game = TABLE_GAMES.index(config["game"])
+            key = (wave, phase(config), game, config["data"], config["epochs"])
+            key += (config.get("kind", ""),)
+            stacks.setdefault(key, []).append((config, seed))
+    return [stacks[key] for key in sorted(stacks)]
+
+
+def _train_tables(stacks, device, lr, marks):
+    """Train stacks of cells, and yield what was measured on the way."""
+    from lib.replication.checkpoint import Checkpoint
+
+    known = {}
+    for cells in stacks:
+        first = cells[0][0]
+        data, game, epochs = (first[key] for key in ("data", "game", "epochs"))
+        size = {"digits": 8, "mnist": 32 if game == "dcgan" else 28}[data]
+        images = {"digits": 1_400, "mnist": 60_000}[data] * epochs
+        if device == "cpu" and images * size**2 > CPU_PIXELS:
+            continue
+        # a run may have been cut off between the first and the last cell of a stack
+        ready = {id(cell): Checkpoint(cell, seconds=0.0) for cell in cells}
+        done = {id(cell): ready[id(cell)].load() for cell in cells}
+        left = [cell for cell in cells if done[id(cell)] is None]
+        if left:
+            if (data, game) not in known:
+                known[data, game] = table_data(data, game, device)
+            saved = Checkpoint(left)
+            arrays = _train_stack(left, *known[data, game], device, lr, marks, saved)
+            for cell, one in zip(left, arrays, strict=True):
+                done[id(cell)] = one
+                ready[id(cell)].save(lambda one=one: one)
+            saved.clear()
+        for cell in cells:
+            yield *cell, done[id(cell)]
+            ready[id(cell)].clear()
+
+
+def _train_stack(cells, x, scorer, reference, device, lr, marks, saved):
+    from functools import partial
+
+    import torch
+
+    from lib.games import StackedGAN, StackedRun
+
+    first = cells[0][0]
+    data, game = first["data"], first["game"]
+    # samples on the way and at the end
+    chunk, sizes = (50, (10_000, 10_000)) if data == "mnist" else (10, (2000, 5000))
+    runs = [
+        StackedRun(
+            config["method"],
+            lr(config),
+            _integer_seed("table", data, seed=seed),
+            config.get("gamma", 0.0),
+        )
+        for config, seed in cells
+    ]
+    options = {"consensus": first.get("kind")}
+    if game == "wgan":
+        options |= {"loss": "wgan", "n_critic": 5, "clip": TABLE_STEPS[data]["clip"]}
+    stack = StackedGAN(
+        partial(table_networks, data, game),
+        runs,
+        chunk=chunk,
+        batch_size=TABLE_BATCH,
+        device=device,
+        dtype=torch.float64 if data == "digits" else torch.float32,
+        **options,
+    )
+    x, found = x.to(device, stack.dtype), []
+    if state := saved.load():
+        stack.load_state_dict(state["stack"])
+        found = state["found"]
+
+    def keep(stack):
+        saved.save(lambda: {"stack": stack.state_dict(), "found": found})
+
+    per_epoch = len(x) // TABLE_BATCH / chunk
+    stops = [chunk * max(1, round(m * first["epochs"] * per_epoch)) for m in marks]
+    for stop in stops[len(found) :]:
+        if stop > stack.iteration:
+            more = stop - stack.iteration
+            stack.fit(x, more, callback=keep, progress=False)
+        found.append([])
+        last = len(found) == len(stops)
+        samples = stack.sample(sizes[last])
+        for (_, seed), mine in zip(cells, samples, strict=True):
+            scores = table_scores(mine, scorer, reference, last)
+            scores["epoch"] = stop / (per_epoch * chunk)
+            if seed == 0:  # pictures of one seed are enough, and fill the disk
+                grid = mine[:25, 0].nan_to_num().clamp(-1, 1)
+                scores["images"] = (127.5 * (grid + 1)).round().byte().cpu().numpy()
+            found[-1].append(scores)
+    losses = {name: np.array(stack.history[name]) for name in ("loss_d", "loss_g")}
+    for k, records in enumerate(zip(*found, strict=True)):
+        arrays = {name: np.float32(losses[name][:, k]) for name in losses}
+        for name, last in records[-1].items():
+            on_the_way = name in records[0]
+            values = [one[name] for one in records] if on_the_way else last
+            arrays[name] = np.array(values)
+        yield arrays
+
+
+def run_gan_table(configs, seeds, device):
+    """The report's Table 1: three games, their optimizers and seeds side by side."""
+
+    def phase(config):
+        row = (config["method"], config["step"])
+        return next(k for k, rows in enumerate(TABLE_ROWS) if row in rows)
+
+    def lr(config):
+        steps = TABLE_STEPS[config["data"]]
+        plain = config["method"].startswith("sgd")
+        return config["step"] * steps["sgd" if plain else config["game"]]
+
+    stacks = _table_stacks(configs, seeds, device, phase)
+    yield from _train_tables(stacks, device, lr, TABLE_MARKS)
+
+
+def run_gan_consensus(configs, seeds, device):
+    """The report's Table 2: consensus of a stack of weights, optimizers and seeds."""
+
+    def phase(config):
+        wanted = config["kind"] == "joint" and config["gamma"] in (0.01, 10.0)
+        return 0 if wanted else 1
+
+    stacks = _table_stacks(configs, seeds, device, phase)
+    count = {"digits": 10, "mnist": 20}[configs[0]["data"]]
+    marks = np.arange(1, count + 1) / count
+    yield from _train_tables(stacks, device, lambda config: config["lr"], marks)
+
+
+def _table_score(results, method, step=1, key="is"):
+    return results.where(method=method, step=step).values(key)[:, -1]
+
+
+def _table_gain(results, better, worse, key="is"):
+    a, b = (_table_score(results, *row, key=key) for row in (better, worse))
+    return a - b
+
+
+def table_oadam_gain(results):
+    """Last inception score, OAdam(0.5) minus Adam(0.5)."""
+    return _table_gain(results, ("oadam",), ("adam-half",))
+
+
+def table_oadam_loss(results):
+    """Last inception score, Adam(0.5) minus OAdam(0.5)."""
+    return -table_oadam_gain(results)
+
+
+def table_nm_gain(results):
+    """Last inception score, Adam(-0.5) minus Adam(0.5)."""
+    return _table_gain(results, ("adam-nm",), ("adam-half",))
+
+
+def table_sgd_gain(results):
+    """Last inception score, SGD(0.9) minus Adam(0.5)."""
+    return _table_gain(results, ("sgd-momentum",), ("adam-half",))
+
+
+def table_sgdnm_loss(results):
+    """Last inception score, SGD(0.9) minus SGD(-0.5) at the same nominal step."""
+    return _table_gain(results, ("sgd-momentum",), ("sgd-nm",))
+
+
+def table_sgdnm_untuned(results):
+    """Last inception score, SGD(0.9) minus SGD(-0.5) at the same effective step."""
+    return _table_gain(results, ("sgd-momentum",), ("sgd-nm", 15))
+
+
+def table_optimism_gain(results):
+    """Last inception score, OAdam(0.5) minus Adam(0)."""
+    return _table_gain(results, ("oadam",), ("adam-zero",))
+
+
+def table_true_optimism_gain(results):
+    """Last inception score, OAdam(0) minus Adam(0)."""
+    return _table_gain(results, ("oadam-zero",), ("adam-zero",))
+
+
+def _table_best(results, method):
+    others = [row for row in TABLE_ROWS[0] if row[0] != method]
+    rest = [_table_score(results, *row) for row in others]
+    return _table_score(results, method) - np.max(rest, axis=0)
+
+
+def table_nm_best(results):
+    """Last inception score, Adam(-0.5) minus the best of the report's other four."""
+    return _table_best(results, "adam-nm")
+
+
+def table_oadam_best(results):
+    """Last inception score, OAdam(0.5) minus the best of the report's other four."""
+    return _table_best(results, "oadam")
+
+
+def table_dcgan_over_gan(results):
+    """Last inception score with Adam(0.5), DCGAN minus GAN."""
+    a, b = (_table_score(results.where(game=g), "adam-half") for g in ("dcgan", "gan"))
+    return a - b
+
+
+def table_dcgan_over_wgan(results):
+    """Last inception score with Adam(0.5), DCGAN minus WGAN."""
+    a, b = (_table_score(results.where(game=g), "adam-half") for g in ("dcgan", "wgan"))
+    return a - b
+
+
+def table_last_score(results):
+    """Last inception score of one row."""
+    return results.values("is")[:, -1]
+
+
+def _table_early(results, method):
+    """Mean gain of inception score over Adam(0.5) in the first quarter."""
+    both = [results.where(method=m, step=1) for m in (method, "adam-half")]
+    early = both[0].values("epoch")[0] <= 0.26 * both[0].configs[0]["epochs"]
+    a, b = (one.values("is")[:, early].mean(axis=1) for one in both)
+    return a - b
+
+
+def table_oadam_early(results):
+    """Mean inception score in the first quarter, OAdam(0.5) minus Adam(0.5)."""
+    return _table_early(results, "oadam")
+
+
+def table_nm_early(results):
+    """Mean inception score in the first quarter, Adam(-0.5) minus Adam(0.5)."""
+    return _table_early(results, "adam-nm")
+
+
+def _roughness(results):
+    """Deviation of the generator's loss from one record to the next, second half."""
+    loss = results.values("loss_g").astype(float)
+    return np.std(np.diff(loss[:, loss.shape[1] // 2 :]), axis=1) / np.sqrt(2)
+
+
+def table_nm_smoother(results):
+    """Log roughness of the generator's loss, Adam(0.5) over Adam(-0.5)."""
+    rough, smooth = (
+        _roughness(results.where(method=m, step=1)) for m in ("adam-half", "adam-nm")
+    )
+    return np.log(rough / smooth)
+
+
+#: The report's Table 1: scores and their plus-minus, in the order of TABLE_ROWS[0].
+REPORT_TABLE_1 = {
+    "gan": ((1.878, 0.012), (3.085, 0.033), (3.148, 0.019), (2.691, 0.019),
+            (1.547, 0.006)),
+    "dcgan": ((2.412, 0.021), (2.453, 0.018), (2.427, 0.010), (2.208, 0.017),
+              (1.100, 0.001)),
+    "wgan": ((2.355, 0.017), (2.026, 0.009), (2.459, 0.015), (1.007, 0.000),
+             (1.018, 0.000)),
+}  # fmt: skip
+#: The report's Table 2: at half time and at the end.
+REPORT_TABLE_2 = ((2.453, 0.018), (1.202, 0.002))
+
+
+def table_rank(results):
+    """Rank correlation of last scores with the report's, one number a seed."""
+    from scipy.stats import spearmanr
+
+    ours, theirs = [], []
+    for game in dict.fromkeys(config["game"] for config in results.configs):
+        for (method, step), (score, _) in zip(
+            TABLE_ROWS[0], REPORT_TABLE_1[game], strict=True
+        ):
+            ours.append(_table_score(results.where(game=game), method, step))
+            theirs.append(score)
+    return np.array([spearmanr(row, theirs).statistic for row in np.array(ours).T])
+
+
+def table_spread_covered(results):
+    """How far the plus-minus over splits covers what another seed changes.
+
+    Minus the median, over the report's rows, of the logarithm of a seed's distance
+    from the mean of the others over its own deviation over splits.
+    """
+    logs = []
+    for config in results.configs:
+        if (config["method"], config["step"]) not in TABLE_ROWS[0]:
+            continue
+        cells = results.where(**config)
+        score, spread = cells.values("is_splits"), cells.values("is_std")
+        n = len(score)
+        gap = np.abs(score - score.mean()) * n / (n - 1)
+        logs.append(np.log(np.maximum(gap, 1e-9) / np.maximum(spread, 1e-9)))
+    return -np.median(logs, axis=0)
+
+
+def co_table_collapse(results):
+    """Inception score at half time minus that at the end."""
+    score = results.values("is")
+    return score[:, score.shape[1] // 2 - 1] - score[:, -1]
+
+
+def co_table_early(results):
+    """Inception score at half time, gamma 0.01 minus 0."""
+    a, b = (results.where(gamma=g).values("is") for g in (0.01, 0.0))
+    return (a - b)[:, a.shape[1] // 2 - 1]
+
+
+def co_table_no_settings(results):
+    """Last inception score, Adam and gamma 0.01 minus RMSProp and gamma 10."""
+    a = results.where(method="adam-half", gamma=0.01).values("is")
+    b = results.where(method="rmsprop-short", gamma=10.0).values("is")
+    return (a - b)[:, -1]
+
+
+def co_table_own_gap(results):
+    """Last inception score, the joint regulariser minus each player's own."""
+    a, b = (results.where(kind=k).values("is")[:, -1] for k in ("joint", "own"))
+    return a - b
+
+
+def co_table_smoother(results):
+    """Log roughness of the generator's loss, gamma 0 over the other one."""
+    rough = _roughness(results.where(gamma=0.0))
+    (weight,) = {c["gamma"] for c in results.configs} - {0.0}
+    return np.log(rough / _roughness(results.where(gamma=weight)))
+
+
+def _table_grid(data, epochs, games=TABLE_GAMES, rows=None):
+    """Every row of Table 1 and those beside it; RMSProp is the WGAN's."""
+    return tuple(
+        {"data": data, "game": game, "method": m, "step": step, "epochs": epochs[game]}
+        for m, step in (rows or [row for part in TABLE_ROWS for row in part])
+        for game in games
+        if m != "rmsprop" or game == "wgan"
+    )
+
+
+def _consensus_grid(data, game, epochs, *rows):
+    names = ("method", "lr", "gamma", "kind")
+    shared = {"data": data, "game": game, "epochs": epochs}
+    return tuple(shared | dict(zip(names, row, strict=True)) for row in rows)
+
+
+_TABLE_MODULES = ("lib.games.metrics", "lib.games.models", "lib.games.stacked")
+_TABLE_QUICK = (("adam-half", 1), ("adam-zero", 1), ("oadam", 1), ("sgd-nm", 1))
+_CO_BOTH = (("adam-half", 1e-3), ("rmsprop-short", 1e-4))
+
+_TABLES = (
+    Experiment(
+        name="gan-table",
+        summary="The report's Table 1 on 8 x 8 digits: games, optimizers, scores.",
+        run=run_gan_table,
+        quick=_table_grid("digits", {"gan": 12}, ["gan"], _TABLE_QUICK),
+        # a DCGAN learns nothing from 8 x 8 digits in the time of the others
+        full=_table_grid("digits", {"gan": 60, "wgan": 150}, ["gan", "wgan"]),
+        seeds={"quick": 2, "full": 5},
+        modules=_TABLE_MODULES,
+        data=("digits",),
+    ),
+    Experiment(
+        name="gan-mnist",
+        summary="The report's Table 1 on MNIST, with the rows that it leaves out.",
+        run=run_gan_table,
+        full=_table_grid("mnist", dict.fromkeys(TABLE_GAMES, 200)),
+        seeds={"quick": 1, "full": 3},
+        modules=_TABLE_MODULES,
+        data=("mnist",),
+        cuda=True,
+    ),
+    Experiment(
+        name="gan-consensus",
+        summary="The report's Table 2: consensus of a DCGAN on MNIST; digits live.",
+        run=run_gan_consensus,
+        quick=_consensus_grid(
+            "digits",
+            "gan",
+            10,
+            *((*_CO_BOTH[0], g, "joint") for g in (0.0, 0.01, 1.0)),
+        ),
+        full=_consensus_grid(
+            "mnist",
+            "dcgan",
+            100,
+            *((*opt, g, "joint") for g in (0.01, 10.0, 1.0, 0.0) for opt in _CO_BOTH),
+            *((*opt, 10.0, "own") for opt in _CO_BOTH),
+        ),
+        seeds={"quick": 2, "full": 3},
+        modules=_TABLE_MODULES,
+        data=("digits", "mnist"),
+        cuda=True,
+    ),
+)
+
+EXPERIMENTS = (*_OPTIMISM, *_MOMENTUM, *_CONSENSUS, *_GAN, *_WASSERSTEIN, *_TABLES)
