@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 # No other package of this name has this marker; the chapters test for it.
 __book__ = "Optimization for Machine Learning, Replicated"
 
-_PARTS = ("acceleration", "data", "features", "games", "plotting", "replication")
+_PARTS = ("acceleration", "data", "features", "games", "graphs", "plotting", "replication")
 __all__ = ["__book__", "__version__", *_PARTS]
 
 

@@ -93,6 +93,24 @@ _WINGS = {
         "rmsprop": ("RMSProp", ORANGE, "p", "-"),
         "extra-adam": ("ExtraAdam", SKY, "H", DOTS),
     },
+    "graphs": {
+        "glasso": ("graphical lasso", GREY, "o", "-"),
+        "glasso-peer": ("scikit-learn", ORANGE, "H", DASHES),
+        "neighbourhood": ("separate lassos", RED, "8", DASHES),
+        "laplacian-mle": ("Laplacian MLE", BLACK, "s", DASHES),
+        "laplacian-l1": ("Laplacian, l1", RED, "d", "-"),
+        "laplacian-mcp": ("Laplacian, MCP", ORANGE, "p", MIXED),
+        "prior-true": ("graphon, true degrees", BLUE, "^", "-"),
+        "prior-map": ("graphon, MAP weight", BLUE, "*", DASHES),
+        "prior-other": ("degrees of another graph", SKY, "v", DASHES),
+        "prior-constant": ("constant spectrum", PURPLE, "D", MIXED),
+        "prior-oracle": ("true spectrum", GREEN, "P", "-"),
+        "templates": ("spectral templates", GREEN, "p", DOTS),
+        "block-mm": ("block MM", ORANGE, ">", "-"),
+        "lbfgs-reduced": ("reduced L-BFGS", BLUE, "<", DOTS),
+        "fista-reduced": ("reduced FISTA", PURPLE, "h", DOTS),
+        "admm": ("ADMM", GREY, "X", DASHES),
+    },
 }
 
 #: method -> (label, colour, marker, line style), the same in every figure of the book.
