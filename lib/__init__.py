@@ -16,6 +16,7 @@ _PARTS = (
     "data",
     "features",
     "games",
+    "graphs",
     "plotting",
     "replication",
 )

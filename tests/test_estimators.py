@@ -23,6 +23,13 @@ from lib.features import (
     RandomKitchenSinksClassifier,
     RandomKitchenSinksRegressor,
 )
+from lib.graphs import (
+    GraphicalLasso,
+    JointSpectralGraphicalLasso,
+    LaplacianGraphicalLasso,
+    SpectralGraphicalLasso,
+    SpectralTemplates,
+)
 
 ESTIMATORS = [
     RandomFourierFeatures(random_state=0),
@@ -47,6 +54,13 @@ ESTIMATORS = [
     ConvexNNRegressor(random_state=0),
     ConvexNNRegressor(activation="tanh", tune=True, max_units=5, random_state=0),
     FrankWolfeNN(oracle="local", max_iter=50, random_state=0),
+    GraphicalLasso(),
+    LaplacianGraphicalLasso(),
+    LaplacianGraphicalLasso(0.1, "mcp"),
+    SpectralGraphicalLasso(),
+    SpectralGraphicalLasso(gamma=0.1, beta=float("inf"), solver="fista"),
+    SpectralTemplates(),
+    JointSpectralGraphicalLasso(random_state=0),
 ]
 
 #: Estimator name to {check name: reason}.
@@ -58,6 +72,38 @@ EXEMPTIONS = {
             "check_fit2d_1feature",
         ),
         "the data have repeated or parallel rows, for which theory has no step size",
+    ),
+    "JointSpectralGraphicalLasso": dict.fromkeys(
+        (
+            "check_complex_data",
+            "check_dict_unchanged",
+            "check_dont_overwrite_parameters",
+            "check_dtype_object",
+            "check_estimator_sparse_array",
+            "check_estimator_sparse_matrix",
+            "check_estimator_sparse_tag",
+            "check_estimators_dtypes",
+            "check_estimators_empty_data_messages",
+            "check_estimators_fit_returns_self",
+            "check_estimators_nan_inf",
+            "check_estimators_overwrite_params",
+            "check_estimators_pickle",
+            "check_f_contiguous_array_estimator",
+            "check_fit2d_1feature",
+            "check_fit2d_1sample",
+            "check_fit2d_predict1d",
+            "check_fit_check_is_fitted",
+            "check_fit_idempotent",
+            "check_fit_score_takes_y",
+            "check_methods_sample_order_invariance",
+            "check_methods_subset_invariance",
+            "check_n_features_in",
+            "check_n_features_in_after_fitting",
+            "check_pipeline_consistency",
+            "check_positive_only_tag_during_fit",
+            "check_readonly_memmap_input",
+        ),
+        "it takes a list of data sets, one for each graph, where the check has one",
     ),
 }
 
