@@ -188,7 +188,8 @@ def fit_planted(
         ``"relaxed"``: the repaired direction, for one neuron the gradient of half
         the convex surrogate. ``"gd"``: the gradient of half the squared error.
     step : float, optional
-        Step size; by default 1 / (2 m |A|^2), and 1 / |A|^2 for one neuron.
+        Step size; by default one over twice m times the squared spectral norm of A,
+        without the two for one neuron.
     tol : float, default=1e-6
         Objective to reach, relative to half the squared norm of ``y``.
     max_iter : int, default=1500

@@ -66,8 +66,8 @@ class GraphicalLasso(BaseEstimator):
         Value of the objective.
     dual_gap_ : float
         Upper bound on the distance of ``objective_`` from the minimum.
-    history_ : ndarray of shape (n_iter_,)
-        The gap after each sweep.
+    history_ : ndarray of shape (k,)
+        The gap after each of the k sweeps.
     n_iter_ : int
         Number of sweeps.
     converged_ : bool
