@@ -77,7 +77,7 @@ def test_equal_to_a_conic_solver_and_certified(solver, case, record_property):
         )
         worst = max(worst, abs(gap) / max(1, abs(result.fun)))
     assert worst < 1e-9
-    record_property("value", furthest)
+    record_property("value", float(furthest))
     record_property("trials", 3)
 
 
