@@ -13,16 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib._backend import (
-    as_float_array,
-    check_integer,
-    check_real,
-    check_same_kind,
-    is_torch,
-    make_rng,
-    to_numpy,
-)
+from lib._backend import check_integer, check_real, make_rng
 from lib.convexnn.arrangements import enumerate_arrangements
+from lib.convexnn.closed_form import _check, _like
 from lib.convexnn.oracles import project_cone
 
 __all__ = ["ThreeLayerSolution", "three_layer_program"]
@@ -110,15 +103,7 @@ def three_layer_program(X, y, beta, m1=None, masks=None, *, random_state=None):
     (True, True)
     """
     original = X
-    if is_torch(X) or is_torch(y):
-        check_same_kind(X, y, ("X", "y"))
-    X, y = as_float_array(X, "X"), as_float_array(y, "y", ndim=1)
-    if X.shape[0] != y.shape[0] or X.shape[0] * X.shape[1] == 0:
-        raise ValueError(
-            "X and y must have the same positive number of rows, got shapes "
-            f"{tuple(X.shape)} and {tuple(y.shape)}"
-        )
-    X, y = to_numpy(X).astype(np.float64), to_numpy(y).astype(np.float64)
+    X, y = _check(X, y, (1,))
     check_real("beta", beta)
     if m1 is not None:
         check_integer("m1", m1)
@@ -148,15 +133,6 @@ def three_layer_program(X, y, beta, m1=None, masks=None, *, random_state=None):
     residual = fitted - y
     objective = float(0.5 * residual @ residual + beta * penalty)
     return ThreeLayerSolution(objective, networks, width, masks is None)
-
-
-def _like(x, like):
-    if is_torch(like):
-        import torch
-
-        dtype = like.dtype if like.is_floating_point() else torch.float64
-        return torch.as_tensor(x, dtype=dtype, device=like.device)
-    return x.astype(np.float32) if getattr(like, "dtype", None) == np.float32 else x
 
 
 def _all_blocks(X):
