@@ -12,6 +12,7 @@ import numpy as np
 
 __all__ = [
     "as_float_array",
+    "as_kind",
     "check_choice",
     "check_integer",
     "check_real",
@@ -32,6 +33,17 @@ def is_torch(x):
 
 def to_numpy(x):
     return x.detach().cpu().numpy() if is_torch(x) else np.asarray(x)
+
+
+def as_kind(x, like):
+    # x in the kind, device and floating dtype of `like`; booleans stay booleans.
+    if is_torch(like):
+        torch = sys.modules["torch"]
+        dtype = like.dtype if like.is_floating_point() else torch.float64
+        boolean = x.dtype in (bool, torch.bool)
+        return torch.as_tensor(x, dtype=None if boolean else dtype, device=like.device)
+    single = getattr(like, "dtype", None) == np.float32 and x.dtype != bool
+    return x.astype(np.float32) if single else x
 
 
 def make_rng(random_state):

@@ -115,6 +115,12 @@ _WINGS = {
         "relu-program": ("ReLU program", BLUE, "o", "-"),
         "gated-program": ("gated program", ORANGE, "s", DASHES),
         "gradient-training": ("gradient training", RED, "d", MIXED),
+        "convex-nn": ("ConvexNN", GREEN, "^", "-"),
+        "frank-wolfe": ("Frank-Wolfe", PURPLE, "v", DASHES),
+        "stochastic-frank-wolfe": ("stochastic Frank-Wolfe", PURPLE, "<", DOTS),
+        "repaired-descent": ("repaired descent", SKY, "P", "-"),
+        "closed-form": ("closed form", BLACK, "*", "-"),
+        "three-layer-program": ("three-layer program", GREEN, "D", DASHES),
     },
 }
 

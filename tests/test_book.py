@@ -215,6 +215,8 @@ def title_strip_comes_first(chapter):
     if not chapter.is_paper:
         return []
     key = chapter.stem.split("_")[0]
+    if chapter.stem in bibliography():
+        key = chapter.stem
     head = re.match(r"# [^\n]+\n+(.*)", chapter.cells[0].source, re.DOTALL)
     if not head:
         return ["begin with one '# Title' line"]
@@ -397,9 +399,13 @@ def exercises_check_themselves(chapter):
 # ---- references ---------------------------------------------------------------------
 
 
-def citations_resolve(chapter):
+def bibliography():
     text = (BOOK / "references.bib").read_text()
-    known = set(re.findall(r"^@\w+\{([^,\s]+),", text, re.MULTILINE))
+    return set(re.findall(r"^@\w+\{([^,\s]+),", text, re.MULTILINE))
+
+
+def citations_resolve(chapter):
+    known = bibliography()
     roles = re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", chapter.prose)
     used = {key.strip() for role in roles for key in role.split(",")}
     return [f"add {key} to book/references.bib" for key in sorted(used - known)]

@@ -11,7 +11,13 @@ from math import comb, e, log
 
 import numpy as np
 
-from lib._backend import as_float_array, check_integer, is_torch, make_rng, to_numpy
+from lib._backend import (
+    as_float_array,
+    as_kind,
+    check_integer,
+    make_rng,
+    to_numpy,
+)
 
 __all__ = [
     "arrangement_bound",
@@ -192,8 +198,8 @@ def enumerate_arrangements(X, bias=False, max_cells=10**6, *, return_gates=False
         gates = basis[:r].T @ inner.T
     order = np.lexsort(masks[::-1])
     masks, gates = masks[:, order], gates[:, order]
-    masks = _as_kind(masks, original)
-    return (masks, _as_kind(gates, original)) if return_gates else masks
+    masks = as_kind(masks, original)
+    return (masks, as_kind(gates, original)) if return_gates else masks
 
 
 def sample_arrangements(X, n_samples, random_state=None, *, return_gates=False):
@@ -250,8 +256,8 @@ def sample_arrangements(X, n_samples, random_state=None, *, return_gates=False):
     masks = X @ gates >= 0
     _, first = np.unique(np.packbits(masks, axis=0), axis=1, return_index=True)
     first.sort()
-    masks = _as_kind(masks[:, first], original)
-    return (masks, _as_kind(gates[:, first], original)) if return_gates else masks
+    masks = as_kind(masks[:, first], original)
+    return (masks, as_kind(gates[:, first], original)) if return_gates else masks
 
 
 def _design(X, bias):
@@ -260,17 +266,6 @@ def _design(X, bias):
     if X.size == 0:
         raise ValueError(f"X must have rows and columns, got shape {X.shape}")
     return np.column_stack([X, np.ones(len(X))]) if bias else X
-
-
-def _as_kind(x, like):
-    # Patterns and neurons in the kind, dtype and device of the points.
-    floating = x.dtype != bool
-    if is_torch(like):
-        import torch
-
-        dtype = like.dtype if like.is_floating_point() else torch.float64
-        return torch.as_tensor(x, dtype=dtype if floating else None, device=like.device)
-    return x.astype(np.float32) if floating and _single(like) else x
 
 
 def _single(like):

@@ -18,6 +18,7 @@ from scipy.optimize import brentq
 
 from lib._backend import (
     as_float_array,
+    as_kind,
     check_integer,
     check_real,
     check_same_kind,
@@ -111,7 +112,7 @@ def project_dual_ball(X, y, beta):
         answer = y - X @ _group_ridge(X, y, beta)
     else:
         answer = y - X @ _nuclear_regression(X, y, beta)
-    return _like(answer, original)
+    return as_kind(answer, original)
 
 
 def two_layer_linear(X, Y, beta):
@@ -179,7 +180,7 @@ def two_layer_linear(X, Y, beta):
     v = residual * min(1.0, beta / max(size, 1e-300))
     dual = (v * Y).sum() - 0.5 * (v * v).sum()
     second = second if Y.ndim == 2 else second[:, 0]
-    layers = [_like(first, original), _like(second, original)]
+    layers = [as_kind(first, original), as_kind(second, original)]
     return Solution([layers], float(objective), float(min(dual, objective)))
 
 
@@ -247,7 +248,7 @@ def deep_linear(X, y, beta, depth, *, widths=None):
     widths = _check_widths(widths, depth)
     w, objective, bound = _deep_regression(X, y, beta, depth)
     layers = _aligned_layers(w, depth, widths)
-    return Solution([[_like(a, original) for a in layers]], objective, bound)
+    return Solution([[as_kind(a, original) for a in layers]], objective, bound)
 
 
 def deep_relu_rank_one(X, y, beta, depth, *, widths=None):
@@ -321,7 +322,7 @@ def deep_relu_rank_one(X, y, beta, depth, *, widths=None):
     sign, size = np.sign(w[0]), abs(w[0])
     layers = _aligned_layers(size * a, depth, widths)
     layers[-1] = sign * layers[-1]
-    return Solution([[_like(b, original) for b in layers]], objective, bound)
+    return Solution([[as_kind(b, original) for b in layers]], objective, bound)
 
 
 def deep_relu_whitened(X, Y, beta, depth):
@@ -402,7 +403,7 @@ def deep_relu_whitened(X, Y, beta, depth):
         last = np.zeros((1, Y.shape[1]))
         last[0, k] = layers[-1][0]
         layers[-1] = last
-        branches.append([_like(a, original) for a in layers])
+        branches.append([as_kind(a, original) for a in layers])
     return Solution(branches, objective, bound)
 
 
@@ -426,15 +427,6 @@ def _check_widths(widths, depth):
     for width in widths:
         check_integer("widths", width)
     return widths
-
-
-def _like(x, like):
-    if is_torch(like):
-        import torch
-
-        dtype = like.dtype if like.is_floating_point() else torch.float64
-        return torch.as_tensor(x, dtype=dtype, device=like.device)
-    return x.astype(np.float32) if getattr(like, "dtype", None) == np.float32 else x
 
 
 def _group_ridge(X, y, beta):

@@ -20,6 +20,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lib._backend import (
+    as_kind,
     check_choice,
     check_integer,
     check_real,
@@ -105,7 +106,7 @@ class _ConvexNetwork(BaseEstimator):
             all(f.gap <= self.tol * abs(f.objective) for f in fits)
         )
         self._fits = fits
-        self.gates_ = _like(gates, like)
+        self.gates_ = as_kind(gates, like)
         self._set_weights(fits, like)
         if not self.converged_:
             warnings.warn(
@@ -178,15 +179,6 @@ class _ConvexNetwork(BaseEstimator):
 _LABELS = ("classes_", "_binarizer")
 
 
-def _like(x, like):
-    if is_torch(like):
-        import torch
-
-        dtype = like.dtype if like.is_floating_point() else torch.float64
-        return torch.as_tensor(x, dtype=dtype, device=like.device)
-    return np.asarray(x).astype(getattr(like, "dtype", np.float64), copy=False)
-
-
 def _gate(X, mask):
     # A vector that has this pattern on the rows of X, by a linear program.
     from scipy.optimize import linprog
@@ -232,7 +224,7 @@ class _Gated(_ConvexNetwork):
 
     def _set_weights(self, fits, like):
         coef = np.stack([f.weights for f in fits])
-        self.coef_ = _like(coef if self._n_outputs else coef[0], like)
+        self.coef_ = as_kind(coef if self._n_outputs else coef[0], like)
 
     def _forward(self, X):
         gates, coef = self.gates_, self.coef_
@@ -307,15 +299,15 @@ class _ReLU(_ConvexNetwork):
         for block, fit in zip(coef, fits, strict=True):
             neurons, patterns, signs = fit.weights
             block[(signs < 0).astype(int), :, patterns] = neurons.T
-        self.coef_ = _like(coef if self._n_outputs else coef[0], like)
+        self.coef_ = as_kind(coef if self._n_outputs else coef[0], like)
         self.n_neurons_ = int(sum(len(f.weights[1]) for f in fits))
 
     def _forward(self, X):
         columns = []
         for fit in self._fits:
             neurons, _, signs = fit.weights
-            H = X @ _like(neurons, self.gates_)
-            columns.append((H * (H > 0)) @ _like(signs, self.gates_))
+            H = X @ as_kind(neurons, self.gates_)
+            columns.append((H * (H > 0)) @ as_kind(signs, self.gates_))
         return _stack(columns)
 
     def to_network(self):
@@ -376,7 +368,7 @@ def _network(blocks, n_outputs, like):
         second[start : start + len(s), k] = signs * np.sqrt(s)
         start += len(s)
     second = second if n_outputs else second[:, 0]
-    return _like(np.column_stack(first), like), _like(second, like)
+    return as_kind(np.column_stack(first), like), as_kind(second, like)
 
 
 class _Regressor(MultiOutputMixin, RegressorMixin):

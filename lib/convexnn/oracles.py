@@ -15,6 +15,7 @@ import numpy as np
 
 from lib._backend import (
     as_float_array,
+    as_kind,
     check_choice,
     check_integer,
     check_same_kind,
@@ -226,7 +227,7 @@ def relu_lmo(A, g, method="exact", masks=None, *, n_starts=64, random_state=None
         masks = enumerate_arrangements(A)
     masks = _check_masks(masks, len(A))
     best = _best_on_masks(A, g, masks)
-    return LMO(best[0], _like(best[1], original), best[2], exact)
+    return LMO(best[0], as_kind(best[1], original), best[2], exact)
 
 
 def _check_oracle(A, g, name):
@@ -251,16 +252,6 @@ def _check_masks(masks, n):
     if masks.dtype != bool:
         raise TypeError(f"masks must be boolean, got {masks.dtype}")
     return masks
-
-
-def _like(x, like):
-    if is_torch(like):
-        import torch
-
-        dtype = like.dtype if like.is_floating_point() else torch.float64
-        return torch.as_tensor(x, dtype=dtype, device=like.device)
-    single = getattr(like, "dtype", None) == np.float32
-    return x.astype(np.float32) if single else x
 
 
 def _best_on_masks(A, g, masks, floor=0.0):
@@ -370,7 +361,7 @@ def weighted_linear_classifier(X, q, method="auto", *, random_state=None):
     values = [q @ np.sign(lifted @ v) for v in candidates]
     best = int(np.argmax(values))
     return LinearClassifier(
-        float(values[best]), _like(candidates[best], original), method == "exact"
+        float(values[best]), as_kind(candidates[best], original), method == "exact"
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from lib._backend import (
     as_float_array,
+    as_kind,
     check_choice,
     check_integer,
     check_real,
@@ -241,7 +242,7 @@ def fit_planted(
     check_real("step", step)
     if init is None:
         init = make_rng(random_state).standard_normal((A.shape[1], m))
-        X = _like(init, A)
+        X = as_kind(init, A)
     else:
         X = as_float_array(init, "init")
         check_same_kind(A, X, ("A", "init"))
@@ -274,14 +275,6 @@ def _norm(A):
 
         return float(torch.linalg.matrix_norm(A, 2))
     return float(np.linalg.norm(A, 2))
-
-
-def _like(x, like):
-    if is_torch(like):
-        import torch
-
-        return torch.as_tensor(x, dtype=like.dtype, device=like.device)
-    return x.astype(like.dtype)
 
 
 def _check(A, y):

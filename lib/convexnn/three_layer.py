@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib._backend import check_integer, check_real, make_rng
+from lib._backend import as_kind, check_integer, check_real, make_rng
 from lib.convexnn.arrangements import enumerate_arrangements
-from lib.convexnn.closed_form import _check, _like
+from lib.convexnn.closed_form import _check
 from lib.convexnn.oracles import project_cone
 
 __all__ = ["ThreeLayerSolution", "three_layer_program"]
@@ -126,7 +126,7 @@ def three_layer_program(X, y, beta, m1=None, masks=None, *, random_state=None):
         share = np.sqrt(size / total)
         W1, w2 = U / size * share, signs * share * np.sqrt(total)
         w3 = out * float(np.sqrt(total))
-        networks.append((_like(W1, original), _like(w2, original), w3))
+        networks.append((as_kind(W1, original), as_kind(w2, original), w3))
         width = max(width, len(size))
         fitted += np.maximum(np.maximum(X @ W1, 0) @ w2, 0) * w3
         penalty += total

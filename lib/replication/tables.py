@@ -342,8 +342,11 @@ def chapter(paper, wing):
         None while ``_toc.yml`` does not list it.
     """
     folder = registry.ROOT / "book" / wing
-    pattern = "index.md" if paper.startswith("report-") else f"{paper}_*.md"
-    found = [f"{wing}/{path.stem}" for path in sorted(folder.glob(pattern))]
+    # Two papers of one author and year have the chapters' whole names for their keys.
+    pattern = "index.md" if paper.startswith("report-") else f"{paper}*.md"
+    named = re.compile(rf"index|{re.escape(paper)}(_.*)?")
+    paths = [p for p in sorted(folder.glob(pattern)) if named.fullmatch(p.stem)]
+    found = [f"{wing}/{path.stem}" for path in paths]
     return next((name for name in found if name in listed_chapters()), None)
 
 

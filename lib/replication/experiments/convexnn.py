@@ -287,4 +287,60 @@ _BRIDGE = (
     ),
 )
 
-EXPERIMENTS = (*_BRIDGE,)
+# --- ConvexNN: one unit at a time ----------------------------------------------------
+
+
+# metrics
+
+
+_CONVEXNN = ()
+
+# --- Frank-Wolfe ---------------------------------------------------------------------
+
+
+# metrics
+
+
+_FRANK_WOLFE = ()
+
+# --- planted networks and their relaxation -------------------------------------------
+
+
+# metrics
+
+
+_PLANTED = ()
+
+# --- convex duality: closed forms ----------------------------------------------------
+
+
+# metrics
+
+
+_DUALITY = ()
+
+# --- three layers --------------------------------------------------------------------
+
+
+# metrics
+
+
+_THREE_LAYER = ()
+
+# --- the report: all solvers on one problem ------------------------------------------
+
+
+# metrics
+
+
+_REPORT = ()
+
+EXPERIMENTS = (
+    *_BRIDGE,
+    *_CONVEXNN,
+    *_FRANK_WOLFE,
+    *_PLANTED,
+    *_DUALITY,
+    *_THREE_LAYER,
+    *_REPORT,
+)
