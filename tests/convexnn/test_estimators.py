@@ -270,3 +270,17 @@ def test_a_mask_that_no_neuron_has_is_refused():
     X = np.array([[1.0], [-1.0]])
     with pytest.raises(ValueError, match="no neuron"):
         GATED(gates=np.array([[True], [True]])).fit(X, np.ones(2))
+
+
+def test_the_newton_matrix_is_that_of_its_formula():
+    import torch
+
+    from lib.convexnn.gated import _hessian
+
+    rng = torch.Generator().manual_seed(0)
+    K, A, B = (torch.randn(6, k, generator=rng).double() for k in (6, 4, 4))
+    K = K @ K.T
+    for k in (4, 0):
+        right = torch.eye(6) + K * (A[:, :k] @ A[:, :k].T) + B[:, :k] @ B[:, :k].T
+        found = _hessian(K, A[:, :k], B[:, :k])
+        assert torch.allclose(found.tril(), right.tril(), rtol=1e-12, atol=1e-12)
