@@ -298,10 +298,268 @@ _CONVEXNN = ()
 # --- Frank-Wolfe ---------------------------------------------------------------------
 
 
+def fw_toy(n, d, seed, whitened=False, neurons=10):
+    """Gaussian points, outputs of planted Gaussian neurons, their variation norm."""
+    rng = np.random.default_rng(seed_sequence("fw toy", n, d, seed=seed))
+    A = rng.standard_normal((n, d))
+    if whitened:
+        U, _, Vt = np.linalg.svd(A, full_matrices=False)
+        A = U @ Vt
+    W, a = rng.standard_normal((d, neurons)), rng.standard_normal(neurons)
+    y = np.maximum(A @ W, 0) @ a
+    return A, y, float(np.abs(a) @ np.linalg.norm(W, axis=0))
+
+
+def fw_batch(name):
+    """The rule for the samples of a step: by name, a number, or growing."""
+    if name == "growing":
+        return lambda t: int(np.ceil(((t + 1) / 10) ** 2))
+    return name if isinstance(name, str) else lambda t: name
+
+
+def run_fw_curves(configs, seeds, device):
+    """Objective and gap of Frank-Wolfe on the paper's two toy problems."""
+    from lib.convexnn import FrankWolfeNN
+
+    for seed in seeds:
+        for config in configs:
+            n, d, steps = config["n"], config["d"], config["steps"]
+            A, y, delta = fw_toy(n, d, seed, config["whitened"])
+            rng = np.random.default_rng(seed_sequence("fw draws", n, d, seed=seed))
+            fit = FrankWolfeNN(
+                delta,
+                config["oracle"],
+                fw_batch(config["batch"]),
+                tol=1e-12,
+                max_iter=steps,
+                random_state=rng,
+            ).fit(A, y)
+            loss, gap, size = fit.history_.T
+            at = np.unique(np.geomspace(1, len(loss), 40).astype(int)) - 1
+            # the planted network is feasible, so the optimum is zero
+            yield (
+                config,
+                seed,
+                {
+                    "at": at + 1,
+                    "loss": loss[at] / loss[0],
+                    "gap": gap[at] / loss[0],
+                    "last": loss[-1] / loss[0],
+                    "best": np.min(loss) / loss[0],
+                    "best_gap": np.min(np.abs(gap)) / abs(gap[0]),
+                    "below": np.max((loss - gap) / loss[0]),
+                    "first_batch": size[0],
+                },
+            )
+
+
+def run_fw_oracles(configs, seeds, device):
+    """Values of the cheap oracles over the exact one, Gaussian points and gradients."""
+    from lib.convexnn import enumerate_arrangements, relu_lmo
+
+    for seed in seeds:
+        for config in configs:
+            n, d, ratios = config["n"], config["d"], {"sign_cone": [], "local": []}
+            for k in range(config["draws"]):
+                A = fw_toy(n, d, 1000 * seed + k, config["whitened"])[0]
+                rng = np.random.default_rng(seed_sequence("fw g", n, k, seed=seed))
+                g = rng.standard_normal(n)
+                best = relu_lmo(A, g, "exact", enumerate_arrangements(A)).value
+                for name, found in ratios.items():
+                    answer = relu_lmo(A, g, name, random_state=rng)
+                    found.append(answer.value / best)
+            yield config, seed, {k: np.array(v) for k, v in ratios.items()}
+
+
+def fw_atoms(atoms, y, steps):
+    """Losses of Frank-Wolfe on the hull of the rows of atoms, before each step."""
+    z, losses = np.zeros(len(y)), []
+    for t in range(1, steps + 1):
+        losses.append((z - y) @ (z - y))
+        best = atoms[np.argmin(atoms @ (z - y))]
+        z = z + 2 / (t + 1) * (best - z)
+    return np.array(losses)
+
+
+def fw_nearest(atoms, y):
+    """Squared distance from y to the hull of the rows of atoms: its value."""
+    from scipy.optimize import lsq_linear
+
+    # weights that sum to one, by a heavy row; exact up to the weight
+    heavy = 1e5
+    B = np.vstack([atoms.T, heavy * np.ones(len(atoms))])
+    q = lsq_linear(B, np.append(y, heavy), (0, np.inf), method="bvls", tol=1e-15).x
+    q = q / q.sum()
+    return float(np.sum((atoms.T @ q - y) ** 2))
+
+
+def fw_bad_atoms(noise, rng):
+    """Two nearly equal atoms, their negatives, and a target beyond them."""
+    atoms = np.array([[0.995, -0.104], [0.997, -0.077]])
+    atoms = atoms + noise * rng.standard_normal(atoms.shape)
+    return np.vstack([atoms, -atoms]), np.array([-1.144, -1.64])
+
+
+def run_fw_rate(configs, seeds, device):
+    """Excess of the objective times (T + 1) / (R delta)^2, by step, exact oracle."""
+    from lib.convexnn import FrankWolfeNN
+
+    for seed in seeds:
+        for config in configs:
+            d, steps = config["d"], config["steps"]
+            rng = np.random.default_rng(seed_sequence("fw atoms", d, seed=seed))
+            if config["problem"] == "atoms":
+                atoms, y = fw_bad_atoms(1e-4, rng)
+                losses, delta = fw_atoms(atoms, y, steps), 1.0
+                best, R2 = fw_nearest(atoms, y), (atoms**2).sum(1).max()
+            else:
+                A, y, delta = fw_toy(config["n"], d, seed)
+                delta, best = config["share"] * delta, 0.0
+                fit = FrankWolfeNN(delta, tol=1e-12, max_iter=steps).fit(A, y)
+                losses = fit.history_[:, 0]
+                if config["share"] < 1:
+                    best = np.max(losses - fit.history_[:, 1])  # a lower bound
+                # R from below, by many neurons: the severe side
+                U = np.random.default_rng(0).standard_normal((d, 20_000))
+                out = np.maximum(A @ (U / np.linalg.norm(U, axis=0)), 0)
+                R2 = (out**2).sum(0).max()
+            T = np.arange(1, len(losses) + 1)
+            constant = (losses - best) * (T + 1) / (R2 * delta**2)
+            at = np.unique(np.geomspace(2, len(losses), 30).astype(int)) - 1
+            yield (
+                config,
+                seed,
+                {
+                    "at": at + 1,
+                    "constant": constant[at],
+                    "worst": constant[1:].max(),
+                },
+            )
+
+
 # metrics
 
 
-_FRANK_WOLFE = ()
+def fw_loss_left(results):
+    """Least loss as a share of the first, largest over the settings; by seed."""
+    return np.max(
+        [results.where(**c).values("best").ravel() for c in results.configs], axis=0
+    )
+
+
+def fw_gap_left(results):
+    """Smallest size of the oracle's gap as a share of the first; by seed."""
+    return np.max(
+        [results.where(**c).values("best_gap").ravel() for c in results.configs], axis=0
+    )
+
+
+def fw_false_bound(results):
+    """Largest lower bound that loss less gap claims, the optimum being 0; by seed."""
+    return np.max(
+        [results.where(**c).values("below").ravel() for c in results.configs], axis=0
+    )
+
+
+def fw_sign_ratio(results):
+    """Sign-cone value over the exact one, least over the draws; by seed."""
+    return np.min(
+        [results.where(**c).values("sign_cone").min(axis=1) for c in results.configs],
+        axis=0,
+    )
+
+
+def fw_sign_loss(results):
+    """What the sign-cone oracle loses at worst, relative; by seed."""
+    return 1 - fw_sign_ratio(results)
+
+
+def fw_constant(results):
+    """Largest excess times (T + 1) / (R delta)^2 over steps T >= 2; by seed."""
+    return np.max(
+        [results.where(**c).values("worst").ravel() for c in results.configs], axis=0
+    )
+
+
+def fw_over_16(results):
+    """The same less 16."""
+    return fw_constant(results) - 16
+
+
+def fw_over_4(results):
+    """The same less the 4 that the report prints."""
+    return fw_constant(results) - 4
+
+
+def fw_batch_difference(results):
+    """Largest difference of the curves of growing and full batches; by seed."""
+    full, grown = (
+        results.where(oracle="sign_cone", batch=b).values("loss")
+        for b in ("full", "hazan-luo")
+    )
+    return np.abs(full - grown).max(axis=1)
+
+
+def fw_small_batch_loss(results):
+    """Log10 of the last loss with 5 samples a step over that with all; by seed."""
+    few, full = (
+        results.where(oracle="local", batch=b).values("last").ravel()
+        for b in (5, "full")
+    )
+    return np.log10(few / full)
+
+
+def _fw_curves(steps):
+    rest = {"steps": [steps], "batch": ["full"]}
+    first = _grid(n=[20], d=[25], oracle=["sign_cone"], whitened=[False, True], **rest)
+    first += _grid(n=[20], d=[25], oracle=["local"], whitened=[False], **rest)
+    second = {"n": [25], "d": [20], "whitened": [False], "steps": [steps]}
+    return (
+        first
+        + _grid(oracle=["sign_cone"], batch=["full", "hazan-luo"], **second)
+        + _grid(oracle=["local"], batch=["full", 5, "growing"], **second)
+    )
+
+
+def _fw_rate(steps, shares, shapes):
+    toy = {"problem": ["toy"], "share": shares, "steps": [steps]}
+    atoms = _grid(problem=["atoms"], n=[2], d=[2], share=[1.0], steps=[50])
+    return atoms + sum((_grid(n=[n], d=[d], **toy) for n, d in shapes), ())
+
+
+_FW = ("lib.convexnn.arrangements", "lib.convexnn.oracles", "lib.convexnn.incremental")
+
+_FRANK_WOLFE = (
+    Experiment(
+        name="fw-curves",
+        run=run_fw_curves,
+        summary="Objective and gap of Frank-Wolfe on the paper's two toy problems.",
+        quick=_fw_curves(60),
+        full=_fw_curves(300),
+        seeds={"quick": 3, "full": 10},
+        modules=_FW,
+    ),
+    Experiment(
+        name="fw-oracles",
+        run=run_fw_oracles,
+        summary="The cheap oracles beside the exact one on raw and whitened points.",
+        quick=_grid(n=[6], d=[8], whitened=[False, True], draws=[6]),
+        full=_grid(n=[6], d=[4, 8], whitened=[False], draws=[20])
+        + _grid(n=[6, 8], d=[8], whitened=[True], draws=[20])
+        + _grid(n=[8], d=[8], whitened=[False], draws=[20]),
+        seeds={"quick": 3, "full": 10},
+        modules=_FW,
+    ),
+    Experiment(
+        name="fw-rate",
+        run=run_fw_rate,
+        summary="The constant of the rate with the exact oracle.",
+        quick=_fw_rate(60, [1.0], [(10, 2)]),
+        full=_fw_rate(300, [1.0, 0.3], [(10, 2), (10, 3), (8, 4)]),
+        seeds={"quick": 3, "full": 10},
+        modules=_FW,
+    ),
+)
 
 # --- planted networks and their relaxation -------------------------------------------
 
@@ -322,18 +580,529 @@ _DUALITY = ()
 # --- three layers --------------------------------------------------------------------
 
 
+def three_problem(seed):
+    """Five Gaussian points in the plane and Gaussian targets."""
+    rng = np.random.default_rng(seed_sequence("three problem", seed=seed))
+    return rng.standard_normal((5, 2)), rng.standard_normal(5)
+
+
+def three_train(X, y, beta, K, m1, n_starts, seed, n_steps):
+    """Costs that Adam reaches with K parallel sub-networks, all starts at once."""
+    import torch
+
+    rng = np.random.default_rng(seed_sequence("three starts", K, m1, seed=seed))
+    shapes = (n_starts, K, X.shape[1], m1), (n_starts, K, 1, m1), (n_starts, K)
+    W, u, a = (
+        torch.tensor(rng.standard_normal(shape), requires_grad=True) for shape in shapes
+    )
+    X, y = torch.tensor(X), torch.tensor(y)
+    optimizer = torch.optim.Adam([W, u, a], lr=0.03)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
+
+    def cost():
+        size = (W**2).sum((2, 3), keepdim=True).sqrt().clamp(min=1)
+        hidden = (X @ (W / size)).clamp(min=0)
+        out = ((hidden * u).sum(3).clamp(min=0) * a[..., None]).sum(1)
+        decay = (u**2).sum((1, 2, 3)) + (a**2).sum(1)
+        return 0.5 * ((out - y) ** 2).sum(1) + beta / 2 * decay
+
+    for _ in range(n_steps):
+        optimizer.zero_grad()
+        cost().sum().backward()
+        optimizer.step()
+        schedule.step()
+    return cost().detach().numpy()
+
+
+def run_three_toy(configs, seeds, device):
+    """Gradient training of parallel networks beside the exact program."""
+    from lib.convexnn import three_layer_program
+
+    for seed in seeds:
+        X, y = three_problem(seed)
+        exact = three_layer_program(X, y, 0.1)
+        for config in configs:
+            reached = three_train(
+                X, y, 0.1, config["K"], 3, config["starts"], seed, config["steps"]
+            )
+            yield (
+                config,
+                seed,
+                {
+                    "reached": reached,
+                    "optimum": exact.objective,
+                    "width": exact.width,
+                    "networks": len(exact.networks),
+                },
+            )
+
+
+def run_three_sampled(configs, seeds, device):
+    """Excess of the program over sampled tuples above the exact one."""
+    from lib.convexnn import three_layer_program
+
+    for seed in seeds:
+        X, y = three_problem(seed)
+        exact = three_layer_program(X, y, 0.1).objective
+        for config in configs:
+            rng = np.random.default_rng(seed_sequence("three tuples", seed=seed))
+            value = three_layer_program(
+                X, y, 0.1, 3, config["tuples"], random_state=rng
+            ).objective
+            yield config, seed, {"excess": value / exact - 1}
+
+
+def three_literal(X, y, beta):
+    """Value of the program as the report prints it, over all patterns."""
+    import cvxpy as cp
+
+    from lib.convexnn import enumerate_arrangements
+
+    first = enumerate_arrangements(X).astype(float)
+    fitted, penalty, cones = 0, 0, []
+    for second in np.array(list(np.ndindex(*[2] * len(y))))[1:]:
+        for sign in (1, -1):  # the printed superscript
+            for out in (1, -1):  # w' and w
+                U = cp.Variable((X.shape[1], first.shape[1]))
+                hidden = cp.sum(cp.multiply(first, X @ U), axis=1)
+                fitted = fitted + cp.multiply(out * second, hidden)
+                penalty = penalty + cp.sum(cp.norm(U, axis=0))
+                cones.append(sign * cp.multiply(2 * first - 1, X @ U) >= 0)
+                cones.append(cp.multiply(2 * second - 1, hidden) >= 0)
+    goal = cp.Minimize(0.5 * cp.sum_squares(fitted - y) + beta * penalty)
+    return cp.Problem(goal, cones).solve(solver=cp.CLARABEL, max_threads=1)
+
+
+def run_three_literal(configs, seeds, device):
+    """The printed program, the two-layer program and the three-layer one."""
+    from lib.convexnn import ConvexReLURegressor, three_layer_program
+
+    for seed in seeds:
+        X, y = three_problem(seed)
+        for config in configs:
+            beta = config["beta"]
+            two = ConvexReLURegressor(beta, tol=1e-8).fit(X, y)
+            yield (
+                config,
+                seed,
+                {
+                    "literal": three_literal(X, y, beta),
+                    "two": two.objective_,
+                    "three": three_layer_program(X, y, beta).objective,
+                },
+            )
+
+
+def three_images(name, n, seed):
+    """n training images, 500 to choose with and 2000 unseen ones, and their labels."""
+    from lib import data
+
+    (A, a), (B, b) = data.load(name), data.load(name, "test")
+    rng = np.random.default_rng(seed_sequence("three images", seed=seed))
+    kept = rng.permutation(len(A))[: n + 500]
+    unseen = rng.permutation(len(B))[:2000]
+    A, B = (np.asarray(Z, dtype=np.float32) for Z in (A[kept], B[unseen]))
+    A, B = A.reshape(len(A), -1), B.reshape(len(B), -1)
+    mean, scale = A[:n].mean(0), A[:n].std() * A.shape[1] ** 0.5
+    A, B = (A - mean) / scale, (B - mean) / scale
+    a, b = a[kept], b[unseen]
+    return (A[:n], a[:n]), (A[n:], a[n:]), (B, b)
+
+
+def three_gates(d, K, m1, seed):
+    """Random gate networks: first layers (d, K, m1), second layers (K, m1)."""
+    rng = np.random.default_rng(seed_sequence("three gates", K, m1, seed=seed))
+    U, u = rng.standard_normal((d, K, m1)), rng.standard_normal((K, m1))
+    return U.astype(np.float32), u.astype(np.float32)
+
+
+def three_masks(X, gates):
+    """Masks of both layers multiplied, one column a first-layer neuron."""
+    import torch
+
+    U, u = (torch.as_tensor(g, device=X.device) for g in gates)
+    K, m1 = u.shape
+    H = (X @ U.reshape(len(U), -1)).reshape(-1, K, m1)
+    second = (H.clamp(min=0) * u).sum(2, keepdim=True) >= 0
+    return ((H >= 0) & second).to(X.dtype).reshape(len(X), -1)
+
+
+def three_fista(X, Y, masks, share, n_steps):
+    """Group lasso over the masks: weights (d, P, classes) after n_steps of FISTA."""
+    import torch
+
+    (n, d), P, c = X.shape, masks.shape[1], Y.shape[1]
+
+    def forward(V):
+        return (masks[..., None] * (X @ V.reshape(d, -1)).reshape(n, P, -1)).sum(1)
+
+    def adjoint(R):
+        return (X.T @ (masks[..., None] * R[:, None]).reshape(n, -1)).reshape(d, P, -1)
+
+    v = adjoint(torch.ones_like(Y[:, :1]))
+    for _ in range(20):  # largest singular value
+        v = adjoint(forward(v / v.norm()))
+    step = 1 / (1.05 * float(v.norm()))
+    beta = share * float(adjoint(Y).norm(dim=0).max())
+    V = Z = torch.zeros(d, P, c, dtype=X.dtype, device=X.device)
+    t = 1.0
+    for _ in range(n_steps):
+        new = Z - step * adjoint(forward(Z) - Y)
+        size = new.norm(dim=0).clamp(min=1e-30)
+        new = new * (1 - step * beta / size).clamp(min=0)
+        t, old = (1 + (1 + 4 * t * t) ** 0.5) / 2, t
+        V, Z = new, new + (old - 1) / t * (new - V)
+    return V
+
+
+def three_network(X, Y, K, m1, lr, epochs, seed):
+    """Adam on the same loss for K parallel sub-networks; returns the trained map."""
+    import torch
+
+    rng = np.random.default_rng(seed_sequence("three network", K, m1, seed=seed))
+    d, c, n = X.shape[1], Y.shape[1], len(X)
+    shapes = (d, K * m1), (K, m1), (K, c)
+    # unit outputs at the start: points have norm about one
+    scales = 2**0.5, (2 / m1) ** 0.5, (1 / K) ** 0.5
+    parameters = [
+        torch.tensor(s * rng.standard_normal(shape), dtype=X.dtype, device=X.device)
+        for s, shape in zip(scales, shapes, strict=True)
+    ]
+    W, u, a = (p.requires_grad_() for p in parameters)
+
+    def f(Z):
+        H = (Z @ W).clamp(min=0).reshape(len(Z), K, m1)
+        return (H * u).sum(2).clamp(min=0) @ a
+
+    batch = min(100, n)
+    optimizer = torch.optim.Adam(parameters, lr=lr)
+    total = epochs * (n // batch)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
+    for _ in range(epochs):
+        order = torch.as_tensor(rng.permutation(n), device=X.device)
+        for rows in order[: n // batch * batch].split(batch):
+            optimizer.zero_grad()
+            (0.5 * ((f(X[rows]) - Y[rows]) ** 2).sum() / batch).backward()
+            optimizer.step()
+            schedule.step()
+    return f
+
+
+def run_three_images(configs, seeds, device):
+    """Test accuracy of the gated program and of a trained network on images."""
+    import torch
+
+    for seed in seeds:
+        for config in configs:
+            K, m1 = config["K"], config["m1"]
+            parts = three_images(config["data"], config["n"], seed)
+            (X, x), (V, v), (T, t) = (
+                (torch.as_tensor(Z, device=device), torch.as_tensor(z, device=device))
+                for Z, z in parts
+            )
+            Y = torch.nn.functional.one_hot(x.long(), 10).to(X.dtype)
+            gates = three_gates(X.shape[1], K, m1, seed)
+            best = {"convex": (-1.0, 0.0, 0.0), "network": (-1.0, 0.0, 0.0)}
+            for share in (0.03, 0.01):
+                weights = three_fista(X, Y, three_masks(X, gates), share, config["its"])
+
+                def g(Z, weights=weights, gates=gates):
+                    out = (Z @ weights.reshape(len(weights), -1)).reshape(
+                        len(Z), *weights.shape[1:]
+                    )
+                    return (three_masks(Z, gates)[..., None] * out).sum(1)
+
+                _three_keep(best, "convex", share, g, (V, v), (T, t))
+            for lr in (0.001, 0.003, 0.01):
+                f = three_network(X, Y, 10 * K, m1, lr, config["epochs"], seed)
+                _three_keep(best, "network", lr, f, (V, v), (T, t))
+            yield (
+                config,
+                seed,
+                {
+                    "convex": best["convex"][1],
+                    "network": best["network"][1],
+                    "share": best["convex"][2],
+                    "rate": best["network"][2],
+                },
+            )
+
+
+def _three_keep(best, name, setting, f, held, unseen):
+    # Keeps the setting that is best on the held-out images.
+    def accuracy(Z, z):
+        return float((f(Z).argmax(1) == z).double().mean())
+
+    if (score := accuracy(*held)) > best[name][0]:
+        best[name] = score, accuracy(*unseen), setting
+
+
 # metrics
 
 
-_THREE_LAYER = ()
+def three_below(results):
+    """How far the best start is below the exact value, relative; by seed."""
+    worst = []
+    for config in results.configs:
+        cells = results.where(**config)
+        optimum = cells.values("optimum").ravel()
+        worst.append(1 - cells.values("reached").min(axis=1) / optimum)
+    return np.max(worst, axis=0)
+
+
+def three_share(cells):
+    """Share of the starts within 0.001 of the exact value; by seed."""
+    optimum = cells.values("optimum").reshape(-1, 1)
+    return (cells.values("reached") <= optimum + 1e-3).mean(axis=1)
+
+
+def three_wide_excess(results):
+    """Best cost of 15 sub-networks above the exact value, relative; by seed."""
+    cells = results.where(K=15)
+    best = cells.values("reached").min(axis=1)
+    return best / cells.values("optimum").ravel() - 1
+
+
+def three_wide_gain(results):
+    """Share of starts that reach the exact value, 15 less 2 sub-networks."""
+    return three_share(results.where(K=15)) - three_share(results.where(K=2))
+
+
+def three_sampled_excess(results):
+    """Excess of 100 sampled tuples above the exact value, relative; by seed."""
+    return results.where(tuples=100).values("excess").ravel()
+
+
+def three_literal_is_two(results):
+    """Relative distance of the printed program from the two-layer one; by seed."""
+    return _three_ratio(results, "literal", "two")
+
+
+def three_literal_excess(results):
+    """Relative distance of the printed program from the three-layer one; by seed."""
+    return _three_ratio(results, "literal", "three")
+
+
+def _three_ratio(results, what, against):
+    gaps = [
+        abs(results.where(**c).values(what) / results.where(**c).values(against) - 1)
+        for c in results.configs
+    ]
+    return np.max([gap.ravel() for gap in gaps], axis=0)
+
+
+def three_convex_gain(results):
+    """Test accuracy of the convex program less that of the network; by seed."""
+    gains = [
+        results.where(**c).values("convex") - results.where(**c).values("network")
+        for c in results.configs
+    ]
+    return np.mean([gain.ravel() for gain in gains], axis=0)
+
+
+_THREE_MODULES = (*_SOLVERS, "lib.convexnn.three_layer")
+
+_THREE_LAYER = (
+    Experiment(
+        name="parallel-toy",
+        run=run_three_toy,
+        summary="Parallel three-layer networks trained beside the exact program.",
+        quick=_grid(K=[2, 5, 15], starts=[20], steps=[500]),
+        full=_grid(K=[2, 5, 15], starts=[200], steps=[2000]),
+        seeds={"quick": 2, "full": 5},
+        modules=_THREE_MODULES,
+    ),
+    Experiment(
+        name="parallel-sampled",
+        run=run_three_sampled,
+        summary="The three-layer program over sampled tuples above the exact one.",
+        quick=_grid(tuples=[5, 20]),
+        full=_grid(tuples=[5, 10, 20, 50, 100]),
+        seeds={"quick": 2, "full": 5},
+        modules=_THREE_MODULES,
+    ),
+    Experiment(
+        name="parallel-literal",
+        run=run_three_literal,
+        summary="The printed three-layer program beside the two true ones.",
+        quick=_grid(beta=[0.1]),
+        full=_grid(beta=[0.1]),
+        seeds={"quick": 2, "full": 6},
+        modules=_THREE_MODULES,
+    ),
+    Experiment(
+        name="parallel-images",
+        run=run_three_images,
+        summary="Convex and gradient training of parallel networks on images.",
+        quick=_grid(
+            data=["fashion-mini"], n=[300], K=[4], m1=[5], its=[40], epochs=[20]
+        ),
+        full=_grid(
+            data=["fashion-mnist"], n=[1000], K=[10], m1=[10], its=[60], epochs=[20]
+        ),
+        seeds={"quick": 2, "full": 5},
+        modules=("lib.data.sources",),
+    ),
+    Experiment(
+        name="parallel-images-scale",
+        run=run_three_images,
+        summary="The same at the paper's size, which needs a GPU.",
+        quick=_grid(data=["fashion-mini"], n=[100], K=[2], m1=[2], its=[5], epochs=[2]),
+        full=_grid(
+            data=["fashion-mnist", "cifar10"],
+            n=[49_000],
+            K=[40],
+            m1=[100],
+            its=[500],
+            epochs=[40],
+        ),
+        seeds={"quick": 1, "full": 5},
+        modules=("lib.data.sources",),
+        cuda=True,
+    ),
+)
 
 # --- the report: all solvers on one problem ------------------------------------------
 
 
+def run_race(configs, seeds, device):
+    """One two-layer problem, and what each method makes of it with every oracle call.
+
+    Values are costs of networks with weight decay, of the gated program its own value.
+    """
+    from lib.convexnn import ConvexReLURegressor, FrankWolfeNN, GatedReLURegressor
+
+    for seed in seeds:
+        known = {}
+        for config in configs:
+            n, d, method = config["n"], config["d"], config["method"]
+            if (n, d) not in known:
+                X, y = relu_problem(n, d, seed)
+                beta = 0.05 * largest_penalty(X, y)
+                best = ConvexReLURegressor(beta, tol=1e-8).fit(X, y)
+                known[n, d] = X, y, beta, best
+            X, y, beta, best = known[n, d]
+            W1, w2 = best.to_network()
+            radius = float(np.linalg.norm(W1, axis=0) @ np.abs(w2))
+            out = {"optimum": best.objective_, "bound": best.dual_objective_}
+            if method == "relu-program":
+                _, values, lower = best.history_[0].T
+                out |= {"neurons": best.n_neurons_}
+            elif method == "gated-program":
+                fit = GatedReLURegressor(beta, tol=1e-8).fit(X, y)
+                _, values, lower = fit.history_[0].T
+            elif method == "gradient-training":
+                values = train_relu(X, y, beta, config["width"], 20, seed, 2000)
+                lower = np.full(len(values), -np.inf)
+            else:
+                fit = FrankWolfeNN(
+                    radius,
+                    line_search=method == "frank-wolfe-search",
+                    max_iter=config["steps"],
+                    tol=1e-9,
+                ).fit(X, y)
+                values = fit.history_[:, 0] / 2 + beta * radius
+                # the optimum has the radius of the ball, so both problems share it
+                lower = values - fit.history_[:, 1] / 2
+                out |= {"neurons": len(fit.weights_)}
+            yield config, seed, out | {"values": values, "lower": lower}
+
+
+def race_excess(cells):
+    """Costs above the optimum, relative, one row a seed."""
+    optimum = cells.values("optimum").ravel()
+    rows = [np.ravel(cell.data["values"]) for cell in cells]
+    return [v / f - 1 for v, f in zip(rows, optimum, strict=True)]
+
+
 # metrics
 
 
-_REPORT = ()
+def race_disagreement(results):
+    """Largest amount, relative, by which one bound exceeds another value; by seed."""
+    bounds, values = [], []
+    for config in results.configs:
+        if config["method"] == "gated-program":
+            continue
+        cells = results.where(**config)
+        bounds.append([np.max(cell.data["lower"]) for cell in cells])
+        values.append([np.min(cell.data["values"]) for cell in cells])
+        scale = cells.values("optimum").ravel()
+    return (np.max(bounds, axis=0) - np.min(values, axis=0)) / scale
+
+
+def race_gated_saving(results):
+    """How far the gated program lies below the ReLU program, relative; by seed."""
+    return np.array(
+        [-e[-1] for e in race_excess(results.where(method="gated-program"))]
+    )
+
+
+def race_calls(cells, within):
+    """Oracle calls until the cost is within a share of the optimum; by seed."""
+    counts = []
+    for excess in race_excess(cells):
+        reached = np.flatnonzero(excess <= within)
+        counts.append(reached[0] + 1 if len(reached) else len(excess) + 1)
+    return np.array(counts, dtype=float)
+
+
+def race_calls_saved(results):
+    """Logarithm to base 10 of Frank-Wolfe's calls to 1 % over column generation's."""
+    slow = race_calls(results.where(method="frank-wolfe"), 1e-2)
+    fast = race_calls(results.where(method="relu-program"), 1e-2)
+    return np.log10(slow / fast)
+
+
+def race_wide_gain(results):
+    """Share of starts within 0.1 % of the optimum, widest less narrowest; by seed."""
+    cells = results.where(method="gradient-training")
+    widths = sorted(c["width"] for c in cells.configs)
+    shares = [
+        [np.mean(e <= 1e-3) for e in race_excess(cells.where(width=w))]
+        for w in (widths[-1], widths[0])
+    ]
+    return np.subtract(*shares)
+
+
+def race_worst_wide(results):
+    """Excess of the worst start of the widest network, relative; by seed."""
+    cells = results.where(method="gradient-training")
+    width = max(c["width"] for c in cells.configs)
+    return np.array([e.max() for e in race_excess(cells.where(width=width))])
+
+
+def race_sparser(results):
+    """Neurons with the smallest penalty less with the largest; by seed."""
+    shares = sorted({c["share"] for c in results.configs})
+    n = max(c["n"] for c in results.configs)
+    small, large = (
+        results.where(n=n, share=shares[k]).values("neurons").ravel() for k in (0, -1)
+    )
+    return small - large
+
+
+def _race(steps, widths):
+    rest = {"n": [30], "d": [3]}
+    names = ["relu-program", "gated-program"]
+    return (
+        _grid(**rest, method=names)
+        + _grid(**rest, method=["frank-wolfe", "frank-wolfe-search"], steps=[steps])
+        + _grid(**rest, method=["gradient-training"], width=widths)
+    )
+
+
+_REPORT = (
+    Experiment(
+        name="solvers-race",
+        run=run_race,
+        summary="All methods for two-layer networks on one certified problem.",
+        quick=_race(40, [5, 50]),
+        full=_race(200, [5, 15, 50]),
+        seeds={"quick": 2, "full": 10},
+        modules=(*_SOLVERS, "lib.convexnn.incremental", "lib.convexnn.estimators"),
+    ),
+)
 
 EXPERIMENTS = (
     *_BRIDGE,
