@@ -564,10 +564,282 @@ _FRANK_WOLFE = (
 # --- planted networks and their relaxation -------------------------------------------
 
 
+def planted_problems(n, d, m, seed, size, noise=0.0):
+    """Points, targets, start and planted neurons of a number of problems."""
+    rng = np.random.default_rng(seed_sequence("planted", n, d, m, seed=seed))
+    A = rng.standard_normal((size, n, d))
+    truth, start = rng.standard_normal((2, size, d, m))
+    y = np.maximum(A @ truth, 0).sum(2)
+    if noise:
+        y = np.maximum(y + noise * rng.standard_normal(y.shape), 0)
+    return A, y, start, truth
+
+
+def planted_descend(A, y, X, method, n_steps, tol=1e-6, at=()):
+    """What fit_planted does, on many problems at once, each with its own step.
+
+    Returns the steps until the tolerance (one more than n_steps if never), the neurons
+    after the last step, and the neurons after the numbers of steps ``at``. A problem
+    stops at the tolerance; with ``tol=0`` all of them take all steps.
+    """
+    m = X.shape[2]
+    X = X.copy()
+    step = 1 / ((2 * m if m > 1 else 1) * np.linalg.norm(A, 2, axis=(1, 2)) ** 2)
+    aim = tol * (y**2).sum(1)
+    steps, left, kept = np.full(len(A), n_steps + 1), np.arange(len(A)), []
+    B, t, u, s = A, y, X, step[:, None, None]
+    for k in range(n_steps + 1):
+        H = B @ u
+        on = H > 0
+        r = (H * on).sum(2) - t
+        done = (r**2).sum(1) <= aim[left]
+        if done.any():
+            steps[left[done]], X[left[done]] = k, u[done]
+            keep = ~done
+            left, B, t, u, s = left[keep], B[keep], t[keep], u[keep], s[keep]
+            on, r = on[keep], r[keep]
+        if k in at:
+            X[left] = u
+            kept.append(X.copy())
+        if not len(left) or k == n_steps:
+            break
+        if method == "relaxed":
+            on = on | ~on.any(2, keepdims=True)
+        u = u - s * (B.transpose(0, 2, 1) @ (on * r[:, :, None]))
+    X[left] = u
+    return steps, X, kept
+
+
+def planted_error(A, truth, X):
+    """Squared error of networks at other points over the mean square, by problem."""
+    right = np.maximum(A @ truth, 0).sum(2)
+    wrong = np.maximum(A @ X, 0).sum(2) - right
+    return (wrong**2).sum(1) / (right**2).sum(1)
+
+
+def run_planted_success(configs, seeds, device):
+    """Share of planted problems that a method solves, and its steps."""
+    for seed in seeds:
+        for config in configs:
+            n, d, m = config["n"], config["d"], config["m"]
+            A, y, start, _ = planted_problems(n, d, m, seed, config["problems"])
+            steps = planted_descend(A, y, start, config["method"], config["steps"])[0]
+            yield config, seed, {
+                "share": np.mean(steps <= config["steps"]),
+                "steps": np.median(steps),
+            }
+
+
+def run_planted_curves(configs, seeds, device):
+    """Loss and error at other points along the iterations, medians over problems."""
+    at = sorted({0, *np.geomspace(1, 1500, 22).astype(int).tolist()})
+    for seed in seeds:
+        for config in configs:
+            n, d, m = config["n"], config["d"], config["m"]
+            A, y, start, truth = planted_problems(n, d, m, seed, config["problems"])
+            rng = np.random.default_rng(seed_sequence("planted unseen", seed=seed))
+            test = rng.standard_normal((200, d))
+            kept = planted_descend(A, y, start, config["method"], 1500, 0.0, at)[2]
+            yield config, seed, {
+                "at": np.array(at),
+                "loss": [np.median(planted_error(A, truth, X)) for X in kept],
+                "error": [np.median(planted_error(test, truth, X)) for X in kept],
+            }
+
+
+def run_planted_noise(configs, seeds, device):
+    """Training loss and error at other points where the targets carry noise."""
+    for seed in seeds:
+        for config in configs:
+            n, d, noise = config["n"], config["d"], config["noise"]
+            A, y, start, truth = planted_problems(
+                n, d, 1, seed, config["problems"], noise
+            )
+            rng = np.random.default_rng(seed_sequence("planted unseen", seed=seed))
+            test = rng.standard_normal((1000, d))
+            out = {}
+            for method in ("gd", "relaxed"):
+                X = planted_descend(A, y, start, method, config["steps"], 0.0)[1]
+                r = np.maximum(A @ X, 0).sum(2) - y
+                out[f"{method}_loss"] = np.median((r**2).sum(1) / (y**2).sum(1))
+                out[f"{method}_error"] = np.median(planted_error(test, truth, X))
+            yield config, seed, out
+
+
+def planted_surrogate(A, y, X):
+    """Equation (22) of the report, with the constant; for one neuron, f_r."""
+    H = A @ X
+    off = ~(H > 0).any(-1)
+    r = np.maximum(H, 0).sum(-1) - y
+    return (r**2).sum(-1) - 2 * (off * y * H.sum(-1)).sum(-1)
+
+
+def planted_square(A, y, X):
+    """Squared error of networks, one or many."""
+    return ((np.maximum(A @ X, 0).sum(-1) - y) ** 2).sum(-1)
+
+
+def run_planted_midpoints(configs, seeds, device):
+    """Chords of a loss: how far the middle lies above the mean of the ends."""
+    for seed in seeds:
+        for config in configs:
+            n, d, m = config["n"], config["d"], config["m"]
+            A, y, _, _ = (p[0] for p in planted_problems(n, d, m, seed, 1))
+            rng = np.random.default_rng(seed_sequence("chords", n, d, m, seed=seed))
+            U, V = rng.standard_normal((2, config["chords"], d, m))
+            f = planted_square if config["loss"] == "square" else planted_surrogate
+            mean = (f(A, y, U) + f(A, y, V)) / 2
+            excess = f(A, y, (U + V) / 2) / mean - 1
+            yield config, seed, {
+                "worst": excess.max(),
+                "share": np.mean(excess > 1e-9),
+            }
+
+
 # metrics
 
 
-_PLANTED = ()
+def planted_unsolved(results):
+    """Largest share, over methods and shapes, of problems left unsolved; by seed."""
+    return 1 - np.min(
+        [results.where(**c).values("share").ravel() for c in results.configs], axis=0
+    )
+
+
+def _planted_gain(cells):
+    return (
+        cells.where(method="relaxed").values("share").ravel()
+        - cells.where(method="gd").values("share").ravel()
+    )
+
+
+def _planted_shapes(results, single, wide=True):
+    shapes = sorted({(c["n"], c["d"], c["m"]) for c in results.configs})
+    return [
+        results.where(n=n, d=d, m=m)
+        for n, d, m in shapes
+        if (m == 1) is single and (n <= d) is wide
+    ]
+
+
+def planted_gain_single(results):
+    """Least gain in solved share over gradient descent, one neuron, n <= d."""
+    return np.min([_planted_gain(s) for s in _planted_shapes(results, True)], axis=0)
+
+
+def planted_gain_multi(results):
+    """Least gain in solved share over gradient descent, m >= 2, n <= d."""
+    return np.min([_planted_gain(s) for s in _planted_shapes(results, False)], axis=0)
+
+
+def planted_speedup(results):
+    """Least log ratio of median steps, gradient over repaired descent, n <= d."""
+    ratios = []
+    for cells in _planted_shapes(results, True):
+        steps = [
+            cells.where(method=k).values("steps").ravel() for k in ("gd", "relaxed")
+        ]
+        ratios.append(np.log(steps[0] / np.maximum(steps[1], 1)))
+    return np.min(ratios, axis=0)
+
+
+def planted_worst_chord(results):
+    """Largest relative excess of a midpoint over the mean of the ends; by seed."""
+    cells = results.where(loss="surrogate")
+    return np.max(
+        [cells.where(**c).values("worst").ravel() for c in cells.configs], axis=0
+    )
+
+
+def planted_worst_chord_single(results):
+    """The same for one neuron, where the surrogate is the convex relaxation."""
+    return planted_worst_chord(results.where(m=1))
+
+
+def planted_worst_chord_multi(results):
+    """The same for two or more neurons."""
+    many = [planted_worst_chord(results.where(m=m)) for m in (2, 3)]
+    return np.max(many, axis=0)
+
+
+def planted_noise_loss(results):
+    """Squared error where repaired descent ends over gradient descent's, less one."""
+    noisy = [results.where(**c) for c in results.configs if c["noise"] > 0]
+    return np.max(
+        [s.values("relaxed_loss").ravel() / s.values("gd_loss").ravel() for s in noisy],
+        axis=0,
+    ) - 1
+
+
+def planted_noise_gain(results):
+    """Least log ratio of errors at other points, relaxed over gradient descent."""
+    noisy = [results.where(**c) for c in results.configs if c["noise"] > 0]
+    return np.min(
+        [
+            np.log(s.values("relaxed_error").ravel() / s.values("gd_error").ravel())
+            for s in noisy
+        ],
+        axis=0,
+    )
+
+
+def _success(problems, steps, shapes):
+    rest = {"problems": [problems], "steps": [steps], "method": ["gd", "relaxed"]}
+    return sum((_grid(n=[n], d=[d], m=[m], **rest) for n, d, m in shapes), ())
+
+
+_SHAPES = ((100, 20, 1), (50, 20, 1), (20, 20, 1), (20, 100, 1))
+_MULTI = ((20, 40, 2), (50, 100, 2), (20, 40, 5), (20, 40, 10))
+_RELAXATION = ("lib.convexnn.relaxation",)
+
+_PLANTED = (
+    Experiment(
+        name="planted-success",
+        run=run_planted_success,
+        summary="Share of planted networks that gradient and repaired descent find.",
+        quick=_success(10, 1500, (*_SHAPES, (20, 40, 2))),
+        full=_success(50, 1500, (*_SHAPES, *_MULTI)),
+        seeds={"quick": 3, "full": 20},
+        modules=_RELAXATION,
+    ),
+    Experiment(
+        name="planted-curves",
+        run=run_planted_curves,
+        summary="Loss of planted networks along the iterations, seen and unseen.",
+        quick=_grid(n=[20], d=[20], m=[1], problems=[10], method=["gd", "relaxed"]),
+        full=_grid(n=[100], d=[20], m=[1], problems=[20], method=["gd", "relaxed"])
+        + _grid(n=[20], d=[20, 100], m=[1], problems=[20], method=["gd", "relaxed"]),
+        seeds={"quick": 3, "full": 10},
+        modules=_RELAXATION,
+    ),
+    Experiment(
+        name="planted-noise",
+        run=run_planted_noise,
+        summary="Gradient and repaired descent where the targets carry noise.",
+        quick=_grid(
+            n=[100], d=[20], noise=[0.0, 0.3, 1.0], problems=[10], steps=[1000]
+        ),
+        full=_grid(
+            n=[100], d=[20], noise=[0.0, 0.1, 0.3, 1.0], problems=[20], steps=[1500]
+        ),
+        seeds={"quick": 3, "full": 10},
+        modules=_RELAXATION,
+    ),
+    Experiment(
+        name="planted-midpoints",
+        run=run_planted_midpoints,
+        summary="Chords of the squared error and of the surrogate, by neurons.",
+        quick=_grid(
+            n=[5], d=[3], m=[1, 2, 3], loss=["square", "surrogate"], chords=[2000]
+        ),
+        full=_grid(
+            n=[5, 20], d=[3], m=[1, 2, 3], loss=["square", "surrogate"], chords=[20_000]
+        ),
+        seeds={"quick": 3, "full": 20},
+        modules=_RELAXATION,
+    ),
+)
+
 
 # --- convex duality: closed forms ----------------------------------------------------
 
