@@ -848,10 +848,306 @@ _PLANTED = (
 # --- convex duality: closed forms ----------------------------------------------------
 
 
+def duality_problem(seed, n=10, d=5):
+    """Gaussian points and the noisy outputs of a planted linear map."""
+    rng = np.random.default_rng(seed_sequence("linear problem", n, d, seed=seed))
+    X = rng.standard_normal((n, d))
+    return X, X @ rng.standard_normal(d) + 0.1 * rng.standard_normal(n)
+
+
+def duality_cost(branches, X, Y, beta, relu=False):
+    """Regularised objective of parallel branches, each a list of layers."""
+    out, decay = 0.0, 0.0
+    for layers in branches:
+        H = X
+        for k, W in enumerate(layers):
+            H = H @ W
+            if relu and k + 1 < len(layers):
+                H = np.maximum(H, 0)
+            decay += (W**2).sum()
+        out = out + H
+    return 0.5 * ((out - Y) ** 2).sum() + beta / 2 * decay
+
+
+def duality_train(X, Y, beta, sizes, n_starts, rng, n_steps, relu=False, rate=0.03):
+    """Costs and layers that Adam reaches from many starts, trained at once."""
+    import torch
+
+    std = (1 + relu) ** 0.5 / max(sizes[1:-1]) ** 0.5
+    layers = [
+        torch.tensor(std * rng.standard_normal((n_starts, a, b)), requires_grad=True)
+        for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+    ]
+    X, Y = torch.tensor(X), torch.tensor(Y.reshape(len(Y), -1))
+    optimizer = torch.optim.Adam(layers, lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
+
+    def cost():
+        H = X
+        for k, W in enumerate(layers):
+            H = H @ W
+            H = H.clamp(min=0) if relu and k + 1 < len(layers) else H
+        decay = sum((W**2).sum((1, 2)) for W in layers)
+        return 0.5 * ((H - Y) ** 2).sum((1, 2)) + beta / 2 * decay
+
+    for _ in range(n_steps):
+        optimizer.zero_grad()
+        cost().sum().backward()
+        optimizer.step()
+        schedule.step()
+    return cost().detach().numpy(), [W.detach().numpy() for W in layers]
+
+
+def duality_norms(layers, k):
+    """Frobenius norms of the layers of start k."""
+    return np.array([np.linalg.norm(W[k]) for W in layers])
+
+
+def run_duality_linear(configs, seeds, device):
+    """Deep linear networks from many starts beside the closed form."""
+    from lib.convexnn import deep_linear
+
+    for seed in seeds:
+        X, y = duality_problem(seed)
+        for config in configs:
+            L, beta = config["depth"], config["beta"]
+            best = deep_linear(X, y, beta, L, widths=[5] * (L - 1))
+            rng = np.random.default_rng(seed_sequence("layers", L, seed=seed))
+            sizes = [5] * L + [1]
+            reached, layers = duality_train(
+                X, y, beta, sizes, config["starts"], rng, config["steps"]
+            )
+            norms = duality_norms(layers, reached.argmin())
+            yield config, seed, {
+                "reached": reached,
+                "norms": norms,
+                "formula": best.objective,
+                "bound": best.certificate,
+                "attained": duality_cost(best.weights, X, y, beta),
+                "norm": np.linalg.norm(best.weights[0][0]),
+                "zero": 0.5 * y @ y,
+            }
+
+
+def duality_images(name, n, seed):
+    """Whitened images in coordinates of their span, one-hot labels, unseen images."""
+    from lib.data import load
+
+    A, label = load(name, "train", flatten=True)
+    T, test_label = load(name, "test", flatten=True)
+    rng = np.random.default_rng(seed_sequence("images", name, n, seed=seed))
+    rows = rng.permutation(len(A))[:n]
+    A, T = A[rows].astype(float), T[:2000].astype(float)
+    U, s, Vt = np.linalg.svd(A, full_matrices=False)
+    # the rows of U are those of (A A')^(-1/2) A in the orthonormal basis Vt
+    return U, np.eye(10)[label[rows]], (T @ Vt.T) / s, test_label[:2000]
+
+
+def _accuracy(branches, X, label):
+    out = 0.0
+    for layers in branches:
+        H = X
+        for W in layers[:-1]:
+            H = np.maximum(H @ W, 0)
+        out = out + H @ layers[-1]
+    return np.mean(out.argmax(1) == label)
+
+
+def run_duality_images(configs, seeds, device):
+    """Deep ReLU networks on whitened images beside the closed form."""
+    from lib.convexnn import deep_relu_whitened
+
+    for seed in seeds:
+        for config in configs:
+            L, beta, n = config["depth"], 0.5, config["n"]
+            X, Y, T, label = duality_images(config["data"], n, seed)
+            best = deep_relu_whitened(X, Y, beta, L)
+            rng = np.random.default_rng(seed_sequence("layers", L, n, seed=seed))
+            sizes = [X.shape[1], *[config["width"]] * (L - 1), 10]
+            reached, layers = duality_train(
+                X, Y, beta, sizes, 1, rng, config["steps"], relu=True, rate=0.02
+            )
+            trained = [[W[0] for W in layers]]
+            yield config, seed, {
+                "reached": reached[0],
+                "formula": best.objective,
+                "bound": best.certificate,
+                "zero": 0.5 * (Y**2).sum(),
+                "norms": duality_norms(layers, 0),
+                "norm": np.linalg.norm([np.linalg.norm(b[0]) for b in best.weights]),
+                "accuracy": _accuracy(trained, T, label),
+                "formula_accuracy": _accuracy(best.weights, T, label),
+            }
+
+
+def run_duality_gap(configs, seeds, device):
+    """Costs over beta where duality is at stake: identity targets, mixed signs."""
+    from lib.convexnn import deep_linear
+
+    for seed in seeds:
+        for config in configs:
+            L, beta, K = config["depth"], config["beta"], config["K"]
+            one = deep_linear(np.eye(1), np.ones(1), beta, L).objective
+            rng = np.random.default_rng(seed_sequence("gap", L, K, seed=seed))
+            mixed = config["what"] == "mixed signs"
+            if mixed:  # one coordinate, a point on either side, both targets one
+                X, Y, branches = np.array([[1.0], [-1.0]]), np.ones(2), 2
+                sizes = [1, *[4] * (L - 1), 1]
+                bidual = np.nan
+            else:
+                X, Y, branches = np.eye(K), np.eye(K), K
+                sizes = [K, *[2 * K] * (L - 1), K]
+                bidual = L / 2 * K ** (2 / L)
+            reached, _ = duality_train(
+                X, Y, beta, sizes, config["starts"], rng, config["steps"], relu=mixed
+            )
+            yield config, seed, {
+                "reached": reached.min() / beta,
+                "formula": branches * one / beta,
+                "bidual": bidual,
+            }
+
+
 # metrics
 
 
-_DUALITY = ()
+def _duality_worst(results, number):
+    # The largest of a number per configuration; by seed.
+    return np.max([number(results.where(**c)) for c in results.configs], axis=0)
+
+
+def duality_attained(results):
+    """Cost of the formula's weights off the formula's value, relative; by seed."""
+    return _duality_worst(
+        results,
+        lambda c: np.abs(
+            c.values("attained").ravel() / c.values("formula").ravel() - 1
+        ),
+    )
+
+
+def duality_below(results):
+    """How far the best start is below the certified bound, relative; by seed."""
+    return _duality_worst(
+        results,
+        lambda c: (c.values("bound").ravel() - _duality_best(c))
+        / c.values("formula").ravel(),
+    )
+
+
+def _duality_best(cells):
+    return np.array([np.min(cell.data["reached"]) for cell in cells])
+
+
+def duality_meets(results):
+    """Best start above the formula, relative; by seed."""
+    return _duality_worst(
+        results, lambda c: _duality_best(c) / c.values("formula").ravel() - 1
+    )
+
+
+def duality_uneven(results):
+    """Largest over smallest norm of a layer of the best network, less one; by seed."""
+    return _duality_worst(
+        results,
+        lambda c: np.array(
+            [np.max(x.data["norms"]) / np.min(x.data["norms"]) - 1 for x in c]
+        ),
+    )
+
+
+def duality_share(cells, rtol=1e-3):
+    """Share of the starts within a relative distance of the formula; by seed."""
+    formula = cells.values("formula").reshape(-1, 1)
+    return (cells.values("reached") <= formula * (1 + rtol)).mean(axis=1)
+
+
+def duality_depth_loss(results):
+    """Share of starts that reach the formula, shallowest less deepest; by seed."""
+    depths = sorted({c["depth"] for c in results.configs})
+    shallow, deep = (duality_share(results.where(depth=depths[k])) for k in (0, -1))
+    return shallow - deep
+
+
+def duality_same_accuracy(results):
+    """Test accuracy, trained less formula: the largest difference; by seed."""
+    return _duality_worst(
+        results,
+        lambda c: np.abs(
+            c.values("accuracy").ravel() - c.values("formula_accuracy").ravel()
+        ),
+    )
+
+
+def duality_gap(results):
+    """Smallest excess of the best network over the bidual, relative; by seed."""
+    gaps = [
+        results.where(**c).values("reached") / results.where(**c).values("bidual") - 1
+        for c in results.configs
+        if c["what"] == "identity" and c["depth"] >= 3
+    ]
+    return np.min([gap.ravel() for gap in gaps], axis=0)
+
+
+def duality_mixed_saving(results):
+    """How far training undercuts a branch a sign, relative, L >= 3; by seed."""
+    gains = [
+        1 - results.where(**c).values("reached") / results.where(**c).values("formula")
+        for c in results.configs
+        if c["what"] == "mixed signs" and c["depth"] >= 3
+    ]
+    return np.min([gain.ravel() for gain in gains], axis=0)
+
+
+def _deep(starts, steps):
+    return _grid(depth=[2, 3, 4, 5], beta=[0.3], starts=[starts], steps=[steps])
+
+
+def _gaps(depths, sizes, starts, steps):
+    rest = {"depth": depths, "beta": [1e-2], "starts": [starts], "steps": [steps]}
+    return _grid(what=["identity"], K=sizes, **rest) + _grid(
+        what=["mixed signs"], K=[1], **rest
+    )
+
+
+_CLOSED = ("lib.convexnn.closed_form",)
+
+_DUALITY = (
+    Experiment(
+        name="deep-formula-linear",
+        run=run_duality_linear,
+        summary="Deep linear networks from many starts beside the closed form.",
+        quick=_deep(24, 1000),
+        full=_deep(48, 3000),
+        seeds={"quick": 1, "full": 10},
+        modules=_CLOSED,
+    ),
+    Experiment(
+        name="deep-formula-images",
+        run=run_duality_images,
+        summary="Deep ReLU networks on whitened images beside the closed form.",
+        quick=_grid(data=["digits"], n=[50], depth=[3, 4], width=[50], steps=[700]),
+        full=_grid(
+            data=["mnist", "cifar10"],
+            n=[400],
+            depth=[3, 4, 5],
+            width=[50],
+            steps=[1000],
+        ),
+        seeds={"quick": 1, "full": 5},
+        modules=_CLOSED,
+    ),
+    Experiment(
+        name="deep-formula-gap",
+        run=run_duality_gap,
+        summary="Costs where strong duality or the rank-one formula are at stake.",
+        quick=_gaps([2, 3, 4], [2], 24, 700),
+        full=_gaps([2, 3, 4], [2, 4], 24, 3000),
+        seeds={"quick": 1, "full": 5},
+        modules=_CLOSED,
+    ),
+)
+
 
 # --- three layers --------------------------------------------------------------------
 
