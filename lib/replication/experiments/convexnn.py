@@ -1008,6 +1008,63 @@ def run_duality_gap(configs, seeds, device):
             }
 
 
+def duality_shared_start(depth):
+    """Layers whose three outputs share two neurons a layer, for three unit vectors."""
+    half = 2**-0.5
+    return [
+        np.array([[1, 0], [half, half], [0, 1]]),
+        *[np.eye(2)] * (depth - 3),
+        np.array([[1.0, -1, 1], [-1, 1, 1]]),
+        np.array([[1, -half, 0], [0, -half, 1], [0, half, 0]]),
+    ]
+
+
+def duality_polish(layers, X, Y, beta):
+    """Cost of the ReLU network that L-BFGS finds from these layers."""
+    import torch
+    from scipy.optimize import minimize
+
+    shapes = [W.shape for W in layers]
+    X, Y = torch.tensor(X), torch.tensor(Y)
+
+    def cost(v):
+        v = torch.tensor(v, requires_grad=True)
+        H = X
+        parts = torch.split(v, [a * b for a, b in shapes])
+        for k, (part, shape) in enumerate(zip(parts, shapes, strict=True)):
+            H = H @ part.reshape(shape)
+            H = H.clamp(min=0) if k + 1 < len(shapes) else H
+        value = 0.5 * ((H - Y) ** 2).sum() + beta / 2 * (v**2).sum()
+        value.backward()
+        return value.item(), v.grad.numpy()
+
+    start = np.concatenate([W.ravel() for W in layers])
+    limits = {"maxiter": 5000, "maxfun": 10_000, "ftol": 1e-14}
+    return minimize(cost, start, jac=True, method="L-BFGS-B", options=limits).fun
+
+
+def run_duality_shared(configs, seeds, device):
+    """Deep ReLU networks whose outputs share layers beside one branch an output."""
+    from lib.convexnn import deep_relu_whitened
+
+    eye = np.eye(3)
+    for seed in seeds:
+        for config in configs:
+            L, beta = config["depth"], config["beta"]
+            best = deep_relu_whitened(eye, eye, beta, L)
+            rng = np.random.default_rng(seed_sequence("shared", L, seed=seed))
+            starts = [
+                [W + 0.02 * rng.standard_normal(W.shape) for W in layers]
+                for layers in [duality_shared_start(L)] * config["starts"]
+            ]
+            reached = [duality_polish(layers, eye, eye, beta) for layers in starts]
+            yield config, seed, {
+                "reached": min(reached) / beta,
+                "formula": best.objective / beta,
+                "bound": best.certificate / beta,
+            }
+
+
 # metrics
 
 
@@ -1080,13 +1137,21 @@ def duality_same_accuracy(results):
 
 
 def duality_gap(results):
-    """Smallest excess of the best network over the bidual, relative; by seed."""
+    """Smallest excess of the optimum over the bidual, relative, L >= 3; by seed."""
     gaps = [
-        results.where(**c).values("reached") / results.where(**c).values("bidual") - 1
+        results.where(**c).values("formula") / results.where(**c).values("bidual") - 1
         for c in results.configs
         if c["what"] == "identity" and c["depth"] >= 3
     ]
     return np.min([gap.ravel() for gap in gaps], axis=0)
+
+
+def duality_shared_saving(results):
+    """How far shared layers undercut the formula, relative: the most; by seed."""
+    return _duality_worst(
+        results,
+        lambda c: 1 - c.values("reached").ravel() / c.values("formula").ravel(),
+    )
 
 
 def duality_mixed_saving(results):
@@ -1117,7 +1182,7 @@ _DUALITY = (
         name="deep-formula-linear",
         run=run_duality_linear,
         summary="Deep linear networks from many starts beside the closed form.",
-        quick=_deep(24, 1000),
+        quick=_deep(24, 500),
         full=_deep(48, 3000),
         seeds={"quick": 1, "full": 10},
         modules=_CLOSED,
@@ -1126,7 +1191,7 @@ _DUALITY = (
         name="deep-formula-images",
         run=run_duality_images,
         summary="Deep ReLU networks on whitened images beside the closed form.",
-        quick=_grid(data=["digits"], n=[50], depth=[3, 4], width=[50], steps=[700]),
+        quick=_grid(data=["digits"], n=[50], depth=[3], width=[30], steps=[400]),
         full=_grid(
             data=["mnist", "cifar10"],
             n=[400],
@@ -1138,10 +1203,19 @@ _DUALITY = (
         modules=_CLOSED,
     ),
     Experiment(
+        name="deep-formula-shared",
+        run=run_duality_shared,
+        summary="Outputs that share narrow layers beside one branch an output.",
+        quick=_grid(depth=[3, 5, 8], beta=[1e-2], starts=[1]),
+        full=_grid(depth=[3, 4, 5, 6, 8, 10, 12], beta=[1e-2], starts=[3]),
+        seeds={"quick": 1, "full": 5},
+        modules=_CLOSED,
+    ),
+    Experiment(
         name="deep-formula-gap",
         run=run_duality_gap,
         summary="Costs where strong duality or the rank-one formula are at stake.",
-        quick=_gaps([2, 3, 4], [2], 24, 700),
+        quick=_gaps([2, 3], [2], 12, 500),
         full=_gaps([2, 3, 4], [2, 4], 24, 3000),
         seeds={"quick": 1, "full": 5},
         modules=_CLOSED,
