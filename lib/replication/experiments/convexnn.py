@@ -903,6 +903,12 @@ def duality_norms(layers, k):
     return np.array([np.linalg.norm(W[k]) for W in layers])
 
 
+def duality_directions(W, share=0.1):
+    """Number of singular values above a share of the largest."""
+    sizes = np.linalg.svd(W, compute_uv=False)
+    return int((sizes > share * sizes[0]).sum())
+
+
 def run_duality_linear(configs, seeds, device):
     """Deep linear networks from many starts beside the closed form."""
     from lib.convexnn import deep_linear
@@ -975,6 +981,7 @@ def run_duality_images(configs, seeds, device):
                 "zero": 0.5 * (Y**2).sum(),
                 "norms": duality_norms(layers, 0),
                 "norm": np.linalg.norm([np.linalg.norm(b[0]) for b in best.weights]),
+                "directions": min(duality_directions(W[0]) for W in layers[:-1]),
                 "accuracy": _accuracy(trained, T, label),
                 "formula_accuracy": _accuracy(best.weights, T, label),
             }
@@ -1097,9 +1104,16 @@ def _duality_best(cells):
 
 
 def duality_meets(results):
-    """Best start above the formula, relative; by seed."""
+    """Distance of the best start from the formula, relative; by seed."""
     return _duality_worst(
-        results, lambda c: _duality_best(c) / c.values("formula").ravel() - 1
+        results, lambda c: np.abs(_duality_best(c) / c.values("formula").ravel() - 1)
+    )
+
+
+def duality_undercut(results):
+    """How far the best start is below the formula, relative: the most; by seed."""
+    return _duality_worst(
+        results, lambda c: 1 - _duality_best(c) / c.values("formula").ravel()
     )
 
 
@@ -1146,14 +1160,6 @@ def duality_gap(results):
     return np.min([gap.ravel() for gap in gaps], axis=0)
 
 
-def duality_shared_saving(results):
-    """How far shared layers undercut the formula, relative: the most; by seed."""
-    return _duality_worst(
-        results,
-        lambda c: 1 - c.values("reached").ravel() / c.values("formula").ravel(),
-    )
-
-
 def duality_mixed_saving(results):
     """How far training undercuts a branch a sign, relative, L >= 3; by seed."""
     gains = [
@@ -1165,7 +1171,7 @@ def duality_mixed_saving(results):
 
 
 def _deep(starts, steps):
-    return _grid(depth=[2, 3, 4, 5], beta=[0.3], starts=[starts], steps=[steps])
+    return _grid(depth=[2, 3, 4, 5], beta=[0.3, 5.0], starts=[starts], steps=[steps])
 
 
 def _gaps(depths, sizes, starts, steps):
