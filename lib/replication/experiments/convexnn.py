@@ -290,10 +290,194 @@ _BRIDGE = (
 # --- ConvexNN: one unit at a time ----------------------------------------------------
 
 
+def moon_data(noise, seed, n=100, unseen=2000):
+    """Two moons with labels of both signs, and unseen points of the same."""
+    from sklearn.datasets import make_moons
+
+    rng = np.random.default_rng(seed_sequence("moons", noise, seed=seed))
+    out = []
+    for size in (n, unseen):
+        X, label = make_moons(
+            size, noise=noise, random_state=int(rng.integers(2**31))
+        )
+        out += [X, 2.0 * label - 1]
+    return out
+
+
+_MOON_METHODS = {
+    "exact": {},
+    "logistic": {"oracle": "logistic"},
+    "tanh": {"activation": "tanh", "oracle": "logistic", "max_units": 20},
+    "tuned": {
+        "activation": "tanh",
+        "oracle": "logistic",
+        "tune": True,
+        "max_units": 20,
+    },
+}
+
+
+def run_moon_double(configs, seeds, device):
+    """ConvexNN on two moons: cost, error on unseen points, units, certificate."""
+    from lib.convexnn import ConvexNNRegressor
+
+    for seed in seeds:
+        for config in configs:
+            X, y, T, t = moon_data(config["noise"], seed)
+            options = _MOON_METHODS[config["method"]]
+            fit = ConvexNNRegressor(config["alpha"], random_state=seed, **options)
+            fit.fit(X, y)
+            yield config, seed, {
+                "cost": fit.objective_,
+                "error": np.mean(np.sign(fit.predict(T)) != t),
+                "units": (fit.weights_ != 0).sum(),
+                "gap": fit.gap_,
+                "correlation": fit.history_[-1, 1],
+            }
+
+
+def moon_units(X):
+    """Answers of every sign unit at the points, one a column, a pair up to sign."""
+    from lib.convexnn import enumerate_arrangements
+
+    patterns = enumerate_arrangements(X, bias=True)
+    H = np.where(patterns, 1.0, -1.0)
+    H = np.column_stack([np.ones(len(X)), H * H[0]])
+    return np.unique(H, axis=1)
+
+
+def moon_hinge_primal(H, y, K):
+    """Least hinge loss plus K times the l1 norm, over weights of the units H."""
+    from scipy.optimize import linprog
+
+    n, m = H.shape
+    cost = np.concatenate([np.full(2 * m, K), np.ones(n)])
+    margin = -np.hstack([y[:, None] * H, -y[:, None] * H, np.eye(n)])
+    answer = linprog(cost, margin, -np.ones(n), method="highs-ds")
+    return answer.fun, answer.x[:m] - answer.x[m : 2 * m]
+
+
+def moon_hinge_dual(H, y, K):
+    """The dual: points weighted between 0 and 1, no unit correlating above K."""
+    from scipy.optimize import linprog
+
+    n, m = H.shape
+    rows = np.vstack([(y[:, None] * H).T, -(y[:, None] * H).T])
+    answer = linprog(
+        -np.ones(n), rows, np.full(2 * m, K), bounds=(0, 1), method="highs-ds"
+    )
+    return -answer.fun
+
+
+def run_moon_hinge(configs, seeds, device):
+    """Hinge loss over all sign units: primal, dual and the units in use."""
+    for seed in seeds:
+        for config in configs:
+            X, y, _, _ = moon_data(config["noise"], seed, config["n"], 2)
+            H = moon_units(X)
+            primal, w = moon_hinge_primal(H, y, config["K"])
+            yield config, seed, {
+                "primal": primal,
+                "dual": moon_hinge_dual(H, y, config["K"]),
+                "used": (np.abs(w) > 1e-9).sum(),
+                "units": H.shape[1],
+            }
+
+
 # metrics
 
 
-_CONVEXNN = ()
+def _moon_worst(results, number):
+    # The largest of a number per configuration; by seed.
+    return np.max([number(results.where(**c)) for c in results.configs], axis=0)
+
+
+def moon_gap(results):
+    """Certified gap over the cost; by seed."""
+    return _moon_worst(
+        results, lambda c: c.values("gap").ravel() / c.values("cost").ravel()
+    )
+
+
+def moon_units_excess(results):
+    """Units in use less n + 1, for 100 points; by seed."""
+    return _moon_worst(results, lambda c: c.values("units").ravel() - 101.0)
+
+
+def moon_hinge_gap(results):
+    """Primal less dual, relative; by seed."""
+    return _moon_worst(
+        results,
+        lambda c: np.abs(c.values("primal").ravel() / c.values("dual").ravel() - 1),
+    )
+
+
+def moon_hinge_excess(results):
+    """Units with a weight less n + 1; by seed."""
+    return _moon_worst(
+        results, lambda c: c.values("used").ravel() - c.configs[0]["n"] - 1.0
+    )
+
+
+def _moon_difference(results, key, other):
+    exact = results.where(method="exact").values(key).ravel()
+    return results.where(method=other).values(key).ravel() - exact
+
+
+def moon_cost_excess(results):
+    """Cost of the tuned tanh network less that of the exact algorithm; by seed."""
+    return _moon_difference(results, "cost", "tuned")
+
+
+def moon_logistic_excess(results):
+    """Logarithm of the cost with the logistic oracle over the exact one's; by seed."""
+    cost = [results.where(method=m).values("cost").ravel() for m in _MOON_METHODS]
+    return np.log(cost[1] / cost[0])
+
+
+def moon_error_gain(results):
+    """Error of the exact algorithm less that of the tuned tanh network; by seed."""
+    return -_moon_difference(results, "error", "tuned")
+
+
+def moon_error_gain_logistic(results):
+    """Error of the exact algorithm less that of the logistic oracle; by seed."""
+    return -_moon_difference(results, "error", "logistic")
+
+
+def moon_units_more(results):
+    """Units of the tuned tanh network less those of the exact algorithm; by seed."""
+    return _moon_difference(results, "units", "tuned")
+
+
+def _moons(noise, alphas):
+    rest = {"noise": noise, "alpha": [1.0]}
+    return _grid(method=list(_MOON_METHODS), **rest) + _grid(
+        method=["exact"], noise=[0.2], alpha=alphas
+    )
+
+
+_CONVEXNN = (
+    Experiment(
+        name="moons-double",
+        run=run_moon_double,
+        summary="ConvexNN on two moons, exact and approximate.",
+        quick=_moons([0.2], [0.3, 3.0]),
+        full=_moons([0.1, 0.2, 0.3], [0.1, 0.3, 3.0, 10.0, 30.0]),
+        seeds={"quick": 3, "full": 50},
+        modules=("lib.convexnn.incremental", "lib.convexnn.oracles"),
+    ),
+    Experiment(
+        name="moons-hinge",
+        run=run_moon_hinge,
+        summary="Hinge loss over all sign units: primal, dual, units in use.",
+        quick=_grid(n=[10], noise=[0.2], K=[0.5, 1.0, 2.0]),
+        full=_grid(n=[10, 20, 30], noise=[0.3], K=[0.5, 1.0, 2.0]),
+        seeds={"quick": 3, "full": 20},
+        modules=("lib.convexnn.arrangements",),
+    ),
+)
+
 
 # --- Frank-Wolfe ---------------------------------------------------------------------
 
