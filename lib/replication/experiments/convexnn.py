@@ -393,10 +393,15 @@ def _moon_worst(results, number):
 
 
 def moon_gap(results):
-    """Certified gap over the cost; by seed."""
-    return _moon_worst(
-        results, lambda c: c.values("gap").ravel() / c.values("cost").ravel()
-    )
+    """Certified gap over the cost of the runs that stopped by themselves; by seed."""
+
+    def gap(cells):
+        penalty = cells.configs[0]["alpha"]
+        stopped = cells.values("correlation").ravel() <= penalty * (1 + 1e-8)
+        gaps = cells.values("gap").ravel() / cells.values("cost").ravel()
+        return np.where(stopped, gaps, 0.0)
+
+    return _moon_worst(results, gap)
 
 
 def moon_units_excess(results):
