@@ -122,6 +122,15 @@ _WINGS = {
         "closed-form": ("closed form", BLACK, "*", "-"),
         "three-layer-program": ("three-layer program", GREEN, "D", DASHES),
     },
+    "coresets": {
+        "full-data": ("all points", BLACK, "*", "-"),
+        "craig": ("CRAIG", BLUE, "o", "-"),
+        "craig-equal": ("CRAIG's points, equal weights", SKY, "v", DASHES),
+        "grad-match": ("GRAD-MATCH", GREEN, "s", "-"),
+        "glister": ("GLISTER", ORANGE, "^", MIXED),
+        "glister-weighted": ("weighted GLISTER", RED, "P", DOTS),
+        "random-subset": ("random subset", GREY, "X", DASHES),
+    },
 }
 
 #: method -> (label, colour, marker, line style), the same in every figure of the book.

@@ -1,0 +1,354 @@
+"""Experiments and metrics of the coresets wing.
+
+Every ``run_*`` function is a generator over ``(config, seed, arrays)``. Seeds are
+derived from named axes: data, splits and orders depend on the seed and the set alone,
+so that all strategies see the same ones.
+"""
+
+import numpy as np
+
+from lib.replication import Experiment, seed_sequence
+
+
+def _grid(**axes):
+    """All combinations of the values given for each axis."""
+    from itertools import product
+
+    names = list(axes)
+    return tuple(
+        dict(zip(names, v, strict=True)) for v in product(*axes.values())
+    )
+
+
+# --- CRAIG: one selection for a convex loss ------------------------------------------
+
+
+def even_or_odd(data, n, seed):
+    """Images with a column of ones, labelled 1 if the digit is even and else -1.
+
+    Returns the points and labels of the training and of the test set.
+    """
+    from lib.data import load
+
+    X, digit = load(data, flatten=True)
+    rng = np.random.default_rng(seed_sequence("even or odd", data, n, seed=seed))
+    order = rng.permutation(len(X))[: n + n // 3]
+    X = np.column_stack([X[order].astype(float), np.ones(len(order))])
+    y = np.where(digit[order] % 2 == 0, 1.0, -1.0)
+    return X[:n], y[:n], X[n:], y[n:]
+
+
+def logistic_gradients(w, X, y, ridge):
+    """Gradients of every sample's logistic loss with its share of the ridge, (n, d)."""
+    slope = -y / (1 + np.exp(np.clip(y * (X @ w), -500, 500)))
+    return slope[:, None] * X + ridge * w
+
+
+def logistic_loss(w, X, y, ridge, weights):
+    """Weighted sum of logistic losses with their ridges, and its gradient."""
+    margin = y * (X @ w)
+    value = weights @ np.logaddexp(0, -margin) + 0.5 * ridge * weights.sum() * (w @ w)
+    slope = -y * weights / (1 + np.exp(np.clip(margin, -500, 500)))
+    return value, X.T @ slope + ridge * weights.sum() * w
+
+
+def logistic_minimum(X, y, ridge, weights):
+    """Minimiser of the weighted loss."""
+    from scipy.optimize import minimize
+
+    options = {"maxiter": 5000, "maxfun": 10**5, "gtol": 1e-8, "ftol": 1e-15}
+    start = np.zeros(X.shape[1])
+    arguments = (X, y, ridge, weights)
+    method = "L-BFGS-B"
+    return minimize(
+        logistic_loss, start, arguments, method, jac=True, options=options
+    ).x
+
+
+def pick(method, X, y, k, rng):
+    """Indices and weights of a subset of k points; the weights sum to n."""
+    from lib.coresets import craig
+
+    if method == "craig":
+        chosen = craig(X, k, y=(y > 0).astype(np.int64))
+        return np.asarray(chosen.indices), np.asarray(chosen.weights, dtype=float)
+    if method == "craig-equal":
+        indices = np.asarray(craig(X, k, y=(y > 0).astype(np.int64)).indices)
+    else:
+        indices = rng.choice(len(y), k, replace=False)
+    return indices, np.full(k, len(y) / k)
+
+
+def run_craig_convex(configs, seeds, device):
+    """Logistic regression on a subset of the points, chosen once.
+
+    Distance of its minimiser from that of all points, and what bounds it.
+    """
+    for seed in seeds:
+        known = {}
+        for config in configs:
+            data, n, ridge = config["data"], config["n"], config["ridge"]
+            if (data, n, ridge) not in known:
+                X, y, X_test, y_test = even_or_odd(data, n, seed)
+                best = logistic_minimum(X, y, ridge, np.ones(n))
+                known[data, n, ridge] = X, y, X_test, y_test, best
+            X, y, X_test, y_test, best = known[data, n, ridge]
+            method, share = config["method"], config["share"]
+            rng = np.random.default_rng(
+                seed_sequence("subset", data, n, share, seed=seed)
+            )
+            indices, weights = pick(method, X, y, round(share * n), rng)
+            w = logistic_minimum(X[indices], y[indices], ridge, weights)
+            errors = []
+            for at in (np.zeros_like(w), best, w):
+                G = logistic_gradients(at, X, y, ridge)
+                subset = weights @ G[indices]
+                errors.append(np.linalg.norm(G.sum(axis=0) - subset))
+            zero = np.linalg.norm(
+                logistic_gradients(np.zeros_like(w), X, y, ridge).sum(axis=0)
+            )
+            value = logistic_loss(w, X, y, ridge, np.ones(n))[0]
+            least = logistic_loss(best, X, y, ridge, np.ones(n))[0]
+            yield config, seed, {
+                "distance": np.linalg.norm(w - best),
+                "length": np.linalg.norm(best),
+                "error_start": errors[0] / zero,
+                "error_best": errors[1],
+                "error_own": errors[2],
+                "modulus": ridge * n,
+                "excess": value / least - 1,
+                "accuracy": np.mean(np.sign(X_test @ w) == y_test),
+                "accuracy_full": np.mean(np.sign(X_test @ best) == y_test),
+                "ess": weights.sum() ** 2 / (weights @ weights),
+                "lost": np.sum(weights == 0),
+            }
+
+
+def incremental_gradient(X, y, ridge, indices, weights, step, epochs, rng, marks):
+    """Excess loss on all points after the given numbers of gradients.
+
+    A pass takes one step a point, scaled by its weight; steps fall as 1 / (1 + pass).
+    """
+    w, done, losses = np.zeros(X.shape[1]), 0, []
+    relative = weights / weights.mean()
+    marks = list(marks)
+    for epoch in range(epochs):
+        rate = step / (1 + epoch) ** 0.9
+        order = rng.permutation(len(indices))
+        for j in order:
+            x, label = X[indices[j]], y[indices[j]]
+            slope = -label / (1 + np.exp(min(label * (x @ w), 500.0)))
+            w = w - rate * relative[j] * (slope * x + ridge * w)
+            done += 1
+            if marks and done == marks[0]:
+                losses.append(logistic_loss(w, X, y, ridge, np.ones(len(y)))[0])
+                marks.pop(0)
+    return np.array(losses)
+
+
+def run_craig_race(configs, seeds, device):
+    """Incremental gradients on all points and on subsets, at several step sizes."""
+    for seed in seeds:
+        for config in configs:
+            data, n, ridge = config["data"], config["n"], config["ridge"]
+            X, y, *_ = even_or_odd(data, n, seed)
+            best = logistic_minimum(X, y, ridge, np.ones(n))
+            least = logistic_loss(best, X, y, ridge, np.ones(n))[0]
+            start = np.random.default_rng(
+                seed_sequence("subset", data, n, config["share"], seed=seed)
+            )
+            if config["method"] == "full":
+                indices, weights = np.arange(n), np.ones(n)
+            else:
+                k = round(config["share"] * n)
+                indices, weights = pick(config["method"], X, y, k, start)
+            marks = race_marks(n, config["passes"])
+            epochs = -(-marks[-1] // len(indices))
+            curves = []
+            for step in config["steps"]:
+                rng = np.random.default_rng(seed_sequence("order", seed=seed))
+                losses = incremental_gradient(
+                    X, y, ridge, indices, weights, step, epochs, rng, marks
+                )
+                curves.append(losses / least - 1)
+            yield config, seed, {"excess": np.array(curves)}
+
+
+def race_marks(n, passes):
+    """Numbers of gradients at which the loss is measured."""
+    return np.unique(np.geomspace(n / 20, n * passes, 25).astype(int))
+
+
+def run_craig_greedy(configs, seeds, device):
+    """Greedy selections against the best subset of tiny sets."""
+    from itertools import combinations
+
+    from lib.coresets import facility_location
+
+    for seed in seeds:
+        for config in configs:
+            n, k = config["n"], config["k"]
+            rng = np.random.default_rng(seed_sequence("points", n, seed=seed))
+            worst, cost = np.inf, 0.0
+            for _ in range(config["trials"]):
+                X = rng.standard_normal((n, 2)) * rng.exponential(size=(n, 1))
+                D = np.linalg.norm(X[:, None] - X[None], axis=2)
+                S = D.max() - D
+                chosen = np.asarray(facility_location(S, k)[0])
+                sets = combinations(range(n), k)
+                best = max(S[:, list(c)].max(axis=1).sum() for c in sets)
+                value = S[:, chosen].max(axis=1).sum()
+                worst = min(worst, value / best)
+                total = n * D.max()
+                cost = max(cost, (total - value) / (total - best))
+            yield config, seed, {"worst": worst, "cost": cost}
+
+
+# metrics
+
+
+def craig_greedy_slack(results):
+    """1 - 1/e less the worst ratio to the best subset; by seed."""
+    worst = [results.where(**c).values("worst").ravel() for c in results.configs]
+    return 1 - np.exp(-1) - np.min(worst, axis=0)
+
+
+def craig_cost_slack(results):
+    """Largest ratio of the greedy cost to the least cost, less e/(e-1); by seed."""
+    cost = [results.where(**c).values("cost").ravel() for c in results.configs]
+    return np.max(cost, axis=0) - np.e / (np.e - 1)
+
+
+def craig_bound_slack(results):
+    """Largest distance of the minimisers less its bound, relative to it; by seed."""
+    slack = []
+    for config in results.configs:
+        cells = results.where(**config)
+        bound = cells.values("error_own") / cells.values("modulus")
+        slack.append((cells.values("distance") / bound - 1).ravel())
+    return np.max(slack, axis=0)
+
+
+def _paired(results, key, method, other):
+    """Means over the shares, one row a seed: those of two methods."""
+    shares = sorted({c["share"] for c in results.configs})
+    rows = [
+        np.mean(
+            [
+                results.where(method=m, share=s).values(key).ravel()
+                for s in shares
+            ],
+            axis=0,
+        )
+        for m in (method, other)
+    ]
+    return rows
+
+
+def craig_error_gain(results):
+    """Gradient error at the start, random less CRAIG, mean over sizes; by seed."""
+    craig, random = _paired(results, "error_start", "craig", "random")
+    return random - craig
+
+
+def craig_best_error_gain(results):
+    """Logarithm to base 10 of the gradient error at the optimum, random over CRAIG."""
+    craig, random = _paired(results, "error_best", "craig", "random")
+    return np.log10(random / craig)
+
+
+def craig_distance_gain(results):
+    """Logarithm to base 10 of the distance from the optimum, random over CRAIG."""
+    craig, random = _paired(results, "distance", "craig", "random")
+    return np.log10(random / craig)
+
+
+def craig_weights_gain(results):
+    """Logarithm to base 10 of the distance with equal weights over that with counts."""
+    craig, equal = _paired(results, "distance", "craig", "craig-equal")
+    return np.log10(equal / craig)
+
+
+def craig_accuracy_loss(results):
+    """Test accuracy of all points less that of CRAIG's tenth; by seed."""
+    cells = results.where(method="craig", share=0.1)
+    return (cells.values("accuracy_full") - cells.values("accuracy")).ravel()
+
+
+def race_curve(results, method):
+    """Excess loss at every mark with the step that ends lowest, one row a seed."""
+    curves = results.where(method=method).values("excess")
+    best = curves[:, :, -1].argmin(axis=1)
+    return curves[np.arange(len(curves)), best]
+
+
+def craig_race_gain(results):
+    """Logarithm to base 10 of the last excess, random over CRAIG; by seed."""
+    ends = [race_curve(results, m)[:, -1] for m in ("random", "craig")]
+    return np.log10(ends[0] / ends[1])
+
+
+def craig_speedup(results):
+    """Gradients that all points need over those of CRAIG, to CRAIG's loss; by seed.
+
+    CRAIG's loss is 1.1 times its excess at the end.
+    """
+    config = results.configs[0]
+    marks = race_marks(config["n"], config["passes"])
+    ratios = []
+    rows = (race_curve(results, m) for m in ("craig", "full"))
+    for mine, full in zip(*rows, strict=True):
+        target = 1.1 * mine[-1]
+        reached = np.flatnonzero(full <= target)
+        needed = marks[reached[0]] if len(reached) else marks[-1]
+        ratios.append(np.log10(needed / marks[np.flatnonzero(mine <= target)[0]]))
+    return np.array(ratios)
+
+
+_SELECT = ("lib.coresets.selectors", "lib.coresets.facility_location")
+
+
+def _convex(data, n, shares):
+    methods = ["craig", "craig-equal", "random"]
+    return _grid(data=[data], n=[n], ridge=[1e-3], share=shares, method=methods)
+
+
+def _race(data, n, passes, steps):
+    rest = {"data": [data], "n": [n], "ridge": [1e-3], "passes": [passes]}
+    return _grid(
+        **rest, share=[0.1], steps=[steps], method=["craig", "random"]
+    ) + _grid(**rest, share=[1.0], steps=[steps], method=["full"])
+
+
+_CRAIG = (
+    Experiment(
+        name="craig-convex",
+        run=run_craig_convex,
+        summary="Logistic regression on a subset chosen once, and its bound.",
+        quick=_convex("digits", 1200, [0.05, 0.1, 0.2, 0.5]),
+        full=_convex("mnist", 6000, [0.01, 0.02, 0.05, 0.1, 0.2, 0.5]),
+        seeds={"quick": 3, "full": 5},
+        modules=_SELECT,
+        data=("mnist/train",),
+    ),
+    Experiment(
+        name="craig-race",
+        run=run_craig_race,
+        summary="Incremental gradients on all points and on tenths, at the best step.",
+        quick=_race("digits", 1200, 3, [0.03, 0.1, 0.3]),
+        full=_race("digits", 1200, 20, [0.003, 0.01, 0.03, 0.1, 0.3, 1.0]),
+        seeds={"quick": 3, "full": 10},
+        modules=_SELECT,
+    ),
+    Experiment(
+        name="craig-greedy",
+        run=run_craig_greedy,
+        summary="Greedy selections against the best subset of tiny sets.",
+        quick=_grid(n=[12], k=[3], trials=[20]),
+        full=_grid(n=[12, 15], k=[2, 3, 4], trials=[100]),
+        seeds={"quick": 3, "full": 10},
+        modules=_SELECT,
+    ),
+)
+
+EXPERIMENTS = (*_CRAIG,)
