@@ -1654,7 +1654,7 @@ def run_three_images(configs, seeds, device):
                     return (three_masks(Z, gates)[..., None] * out).sum(1)
 
                 _three_keep(best, "convex", share, g, (V, v), (T, t))
-            for lr in (0.001, 0.003, 0.01):
+            for lr in (0.003, 0.01, 0.03, 0.1):
                 f = three_network(X, Y, 10 * K, m1, lr, config["epochs"], seed)
                 _three_keep(best, "network", lr, f, (V, v), (T, t))
             yield (
@@ -1779,7 +1779,7 @@ _THREE_LAYER = (
             data=["fashion-mini"], n=[300], K=[4], m1=[5], its=[40], epochs=[20]
         ),
         full=_grid(
-            data=["fashion-mnist"], n=[1000], K=[10], m1=[10], its=[60], epochs=[20]
+            data=["fashion-mnist"], n=[1000], K=[10], m1=[10], its=[60], epochs=[40]
         ),
         seeds={"quick": 2, "full": 5},
         modules=("lib.data.sources",),
