@@ -115,8 +115,9 @@ def craig(
     -------
     Coreset
         Weights are counts and sum to n; history has the gains, what each sample took
-        off the cost (the first one off that of the largest distance everywhere);
-        n_effective counts positive gains.
+        off the cost (the first one off that of the largest distance everywhere, or of
+        twice the largest norm where not all distances are held, as with
+        ``"partition"``); n_effective counts positive gains.
 
     Raises
     ------

@@ -415,8 +415,7 @@ def test_glister_looks_again_after_every_pick(monkeypatch, digits):
     G, val = G[:1000], G[1000:]
     online = glister(G, 130, val=val, eta=0.01)
     assert calls == [1] * 130
-    with pytest.warns(RuntimeWarning) if False else warnings.catch_warnings():
-        modular = glister(G, 130, val=val, eta=0.01, method="modular")
+    modular = glister(G, 130, val=val, eta=0.01, method="modular")
     # Sorting piles up one class and overshoots; looking again does not.
     assert online.history[-1] < online.history[0]
     assert modular.history[-1] > 2 * online.history[-1]
@@ -432,20 +431,23 @@ def test_counts_sum_to_n_and_not_to_more():
 
 
 def test_distances_are_not_squared_unless_asked_for():
-    # One far point: squared distances would select it, distances do not.
-    x = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 2.4])[:, None]
-    plain = craig(x, 2).indices
-    square = craig(x, 2, metric="sqeuclidean").indices
-    D = distances(x)
-    for picks, cost in ((plain, D), (square, D**2)):
-        total = {
-            S: cost[:, list(S)].min(1).sum() for S in combinations(range(7), 2)
-        }
-        assert cost[:, picks].min(1).sum() <= 1.5 * min(total.values())
+    # One far point: squared distances select it, distances do not.
+    x = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 3.0])[:, None]
+    assert 6 not in craig(x, 2).indices
+    assert 6 in craig(x, 2, metric="sqeuclidean").indices
     # Gains are of the distances themselves.
-    assert craig(x, 7, y=np.zeros(7, int)).history.sum() == pytest.approx(
-        7 * D.max()
-    ) if False else True
+    with pytest.warns(RuntimeWarning, match="only 3 of the 7"):
+        everything = craig(x, 7)
+    assert everything.history.sum() == pytest.approx(7 * 3.0)
+
+
+@pytest.mark.parametrize("method", ["greedy", "stochastic"])
+def test_gains_add_up_to_the_value(method):
+    x = np.random.default_rng(1).uniform(3, 4, (200, 5))
+    core = craig(x, 20, method=method, random_state=0)
+    D = distances(x)
+    value = (D.max() - D[:, core.indices].min(1)).sum()
+    assert core.history.sum() == pytest.approx(value)
 
 
 # degenerate inputs

@@ -351,4 +351,293 @@ _CRAIG = (
     ),
 )
 
-EXPERIMENTS = (*_CRAIG,)
+# --- GRAD-MATCH: the sum of the gradients --------------------------------------------
+
+
+def digit_parts(seed):
+    """Digits: 1200 to train on, 200 held out, the others unseen; pixels up to one."""
+    from lib.data import load
+
+    halves = [load("digits", split, flatten=True) for split in ("train", "test")]
+    X, y = (np.concatenate(part) for part in zip(*halves, strict=True))
+    rng = np.random.default_rng(seed_sequence("digits", seed=seed))
+    order = rng.permutation(len(X))
+    X, y = X[order].astype(float), y[order].astype(np.int64)
+    X /= X.max()
+    return [(X[a:b], y[a:b]) for a, b in ((0, 1200), (1200, 1400), (1400, None))]
+
+
+def digit_network(seed):
+    """A perceptron of one hidden layer in float64."""
+    from lib.coresets import MLP
+
+    return MLP(generator=seed).double()
+
+
+def digit_gradients(epochs, seed, bias_only=False):
+    """Last-layer gradients of the training digits after epochs on random tenths."""
+    import torch
+
+    from lib.coresets import fit_coreset, last_layer_gradients
+
+    train = digit_parts(seed)[0]
+    net = digit_network(seed)
+    if epochs:
+        fit_coreset(net, train, "random", epochs=epochs, seed=seed)
+    with torch.no_grad():
+        h = net.features(torch.tensor(train[0]))
+        z = net.head(h).numpy()
+    return last_layer_gradients(z, train[1], None if bias_only else h.numpy())
+
+
+def matched(G, indices, w):
+    """Length of the weighted sum of gradients less that of all, over the latter."""
+    b = G.sum(np.ones(len(G)))
+    return np.linalg.norm(G[indices].sum(w) - b) / np.linalg.norm(b)
+
+
+def run_match_error(configs, seeds, device):
+    """How well subsets of digits match the sum of all gradients, by method and size."""
+    import warnings
+
+    from lib.coresets import craig, effective_sample_size, grad_match, random_coreset
+
+    for seed in seeds:
+        known = {}
+        for config in configs:
+            epochs, method = config["epochs"], config["method"]
+            if epochs not in known:
+                known[epochs] = digit_gradients(epochs, seed)
+            G = known[epochs]
+            k = round(config["share"] * len(G))
+            rng = np.random.default_rng(seed_sequence("subset", k, seed=seed))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                if method == "random":
+                    core = random_coreset(len(G), k, random_state=rng)
+                elif method == "craig":
+                    core = craig(G, k)
+                else:
+                    ridge = {"match": 0.0, "match-ridge": 0.5}[method]
+                    core = grad_match(G, k, lam=ridge, fill="none")
+            # the best length of the weighted sum, for all methods alike
+            b, s = G.sum(np.ones(len(G))), G[core.indices].sum(core.weights)
+            scale = max((b * s).sum() / (s * s).sum(), 0.0)
+            yield config, seed, {
+                "error": matched(G, core.indices, scale * core.weights),
+                "scaled": matched(G, core.indices, core.weights),
+                "used": core.n_effective,
+                "ess": effective_sample_size(core.weights) * np.mean(core.weights > 0),
+            }
+
+
+def run_match_atoms(configs, seeds, device):
+    """Atoms that matching without a penalty uses, gradients of the biases alone."""
+    import warnings
+
+    from lib.coresets import grad_match
+
+    for seed in seeds:
+        for config in configs:
+            G = digit_gradients(config["epochs"], seed, bias_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                core = grad_match(G, config["k"], lam=0.0, fill="none")
+            yield config, seed, {
+                "used": len(core.indices),
+                "error": np.sqrt(max(core.history[-1], 0.0))
+                / np.linalg.norm(G.sum(np.ones(len(G)))),
+            }
+
+
+def run_match_chain(configs, seeds, device):
+    """Error of the best weights on CRAIG's subset, of CRAIG's, and CRAIG's cost."""
+    from scipy.optimize import nnls
+
+    from lib.coresets import craig, facility_cost
+
+    for seed in seeds:
+        for config in configs:
+            G = digit_gradients(config["epochs"], seed)
+            core = craig(G, config["k"])
+            A, b = G[core.indices].dense().T, G.sum(np.ones(len(G))).ravel()
+            w = nnls(A, b, maxiter=10**5)[0]
+            yield config, seed, {
+                "fitted": np.linalg.norm(A @ w - b),
+                "counted": np.linalg.norm(A @ core.weights - b),
+                "cost": facility_cost(G, core),
+                "ridge": np.linalg.norm(A @ core.weights - b) ** 2
+                + 50 * core.weights @ core.weights,
+                "printed": np.linalg.norm(A * core.weights - b[:, None], axis=0).sum(),
+            }
+
+
+def run_subset_train(configs, seeds, device):
+    """Networks on digits, trained on subsets that are selected anew."""
+    import warnings
+
+    from lib.coresets import fit_coreset
+
+    for seed in seeds:
+        train, val, test = digit_parts(seed)
+        for config in configs:
+            rest = {
+                "epochs": config["epochs"],
+                "lr": config["lr"],
+                "val": val,
+                "test": test,
+                "seed": seed,
+            }
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                h = fit_coreset(digit_network(seed), train, config["strategy"], **rest)
+            yield config, seed, {
+                "step": h.step[0],
+                "loss": h.loss[0],
+                "accuracy": h.test_accuracy[0, -1],
+                "ess": h.effective_size[0],
+                "empty": h.empty_batches[0],
+            }
+
+
+# metrics
+
+
+def match_gain(results):
+    """Least log10 ratio of errors, CRAIG's and random ones over matching's; by seed."""
+    ratios = []
+    for share in sorted({c["share"] for c in results.configs}):
+        part = results.where(share=share)
+        mine = part.where(method="match").values("error").ravel()
+        for method in ("craig", "random"):
+            other = part.where(method=method).values("error").ravel()
+            ratios.append(np.log10(other / np.maximum(mine, 1e-12)))
+    return np.min(ratios, axis=0)
+
+
+def match_atoms_excess(results):
+    """Atoms in use less the number of dimensions, ten; by seed."""
+    used = [results.where(**c).values("used").ravel() for c in results.configs]
+    return np.max(used, axis=0) - 10.0
+
+
+def match_chain_excess(results):
+    """Error of the best weights on CRAIG's subset over CRAIG's cost, less one."""
+    ratios = [
+        (
+            results.where(**c).values("fitted") / results.where(**c).values("cost")
+        ).ravel()
+        for c in results.configs
+    ]
+    return np.max(ratios, axis=0) - 1
+
+
+def _last_loss(results, strategy):
+    return results.where(strategy=strategy).values("loss")[:, -1]
+
+
+def _loss_gain(results, strategy):
+    return np.log10(_last_loss(results, strategy) / _last_loss(results, "grad_match"))
+
+
+def train_best_gain(results):
+    """Least log10 ratio of last losses over GRAD-MATCH's, all subsets; by seed."""
+    others = ("craig", "glister", "glister_weighted", "random")
+    return np.min([_loss_gain(results, name) for name in others], axis=0)
+
+
+def train_full_gain(results):
+    """Log10 ratio of last losses, GRAD-MATCH over all points at equal epochs."""
+    return -_loss_gain(results, "full")
+
+
+def train_equal_steps_gain(results):
+    """Log10 ratio of last losses, all points at equal steps over GRAD-MATCH."""
+    return _loss_gain(results, "full_es")
+
+
+def train_weights_gain(results):
+    """Log10 ratio of last losses, equal weights on its picks over GRAD-MATCH."""
+    return _loss_gain(results, "grad_match_eqw")
+
+
+def train_similar(results):
+    """Distance of CRAIG's and GLISTER's last losses, log10; by seed."""
+    ratio = _last_loss(results, "craig") / _last_loss(results, "glister")
+    return np.abs(np.log10(ratio))
+
+
+def train_accuracy_gain(results):
+    """Test accuracy, GRAD-MATCH less random subsets; by seed."""
+    mine, other = (
+        results.where(strategy=name).values("accuracy").ravel()
+        for name in ("grad_match", "random")
+    )
+    return mine - other
+
+
+_MATCH = ("lib.coresets.selectors", "lib.coresets.matching_pursuit")
+_STRATEGIES = (
+    "full",
+    "full_es",
+    "random",
+    "random_fixed",
+    "craig",
+    "grad_match",
+    "grad_match_eqw",
+    "grad_match_batch",
+    "glister",
+    "glister_weighted",
+    "k_center",
+)
+
+
+def _errors(epochs, shares):
+    methods = ["match", "match-ridge", "craig", "random"]
+    return _grid(epochs=epochs, share=shares, method=methods)
+
+
+def _trainings(strategies, epochs):
+    return _grid(strategy=list(strategies), epochs=[epochs], lr=[0.1])
+
+
+_GRADMATCH = (
+    Experiment(
+        name="match-error",
+        run=run_match_error,
+        summary="How well subsets match the sum of all gradients of the last layer.",
+        quick=_errors([5], [0.02, 0.05, 0.1]),
+        full=_errors([0, 5, 20], [0.01, 0.02, 0.05, 0.1, 0.2]),
+        seeds={"quick": 2, "full": 5},
+        modules=_MATCH,
+    ),
+    Experiment(
+        name="match-atoms",
+        run=run_match_atoms,
+        summary="Atoms that match the gradients of the biases exactly.",
+        quick=_grid(epochs=[5], k=[60]),
+        full=_grid(epochs=[0, 5, 20], k=[60]),
+        seeds={"quick": 2, "full": 10},
+        modules=_MATCH,
+    ),
+    Experiment(
+        name="match-chain",
+        run=run_match_chain,
+        summary="Best weights on CRAIG's subset, CRAIG's weights, CRAIG's cost.",
+        quick=_grid(epochs=[5], k=[20]),
+        full=_grid(epochs=[0, 5, 20], k=[10, 20, 60]),
+        seeds={"quick": 2, "full": 5},
+        modules=_MATCH,
+    ),
+    Experiment(
+        name="subset-train",
+        run=run_subset_train,
+        summary="Networks on digits, trained on tenths that are selected anew.",
+        quick=_trainings(_STRATEGIES[:3] + ("craig", "grad_match", "glister"), 20),
+        full=_trainings(_STRATEGIES, 40),
+        seeds={"quick": 1, "full": 5},
+        modules=(*_MATCH, "lib.coresets.train"),
+    ),
+)
+
+EXPERIMENTS = (*_CRAIG, *_GRADMATCH)
