@@ -1,0 +1,218 @@
+"""
+Selection of coresets against plain implementations and their strongest peer.
+
+In one process and one thread, by the processor's clock, on the same last-layer
+gradients of one class:
+
+- facility: exact greedy facility location, ours against submodlib's lazy greedy, where
+  that is installed, on one matrix of similarities;
+- matching: GRAD-MATCH, ours with the Gram matrix included, against a pursuit that
+  solves non-negative least squares from the start after every pick;
+- glister: GLISTER, ours against a greedy that tries the step of every candidate;
+- growth: the time of a pick of GRAD-MATCH without pairs, against the samples.
+
+All is stored as the benchmark "coresets" of the registry.
+
+    python benchmarks/coresets.py [--repeats 3]
+"""
+
+import os
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import argparse  # noqa: E402
+import time  # noqa: E402
+import warnings  # noqa: E402
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from scipy.optimize import nnls  # noqa: E402
+
+from lib import replication  # noqa: E402
+from lib.coresets import (  # noqa: E402
+    facility_location,
+    glister,
+    grad_match,
+    last_layer_gradients,
+)
+
+try:
+    from submodlib import FacilityLocationFunction
+except ImportError:
+    FacilityLocationFunction = None
+
+FACILITY = (1500, 5400)
+MATCHING = ((1500, 150), (3000, 300))
+GLISTER = ((5400, 540, 600),)
+GROWTH = (10_000, 100_000, 1_000_000)
+
+
+def seconds(call):
+    """Processor seconds of a call, and what it gives."""
+    start = time.process_time()
+    answer = call()
+    return time.process_time() - start, answer
+
+
+def gradients(n, seed, width=84, classes=10, one_class=True, dtype=np.float64):
+    """Last-layer gradients at random logits and rectified features."""
+    rng = np.random.default_rng([n, width, seed])
+    z = rng.standard_normal((n, classes)).astype(dtype)
+    y = np.full(n, 3) if one_class else rng.integers(classes, size=n)
+    z[np.arange(n), y] += 2
+    h = np.maximum(rng.standard_normal((n, width)).astype(dtype), 0)
+    return last_layer_gradients(z, y, h)
+
+
+def facility(repeats):
+    """Ours and submodlib's on one matrix."""
+    for n in FACILITY:
+        for seed in range(repeats):
+            rng = np.random.default_rng([n, seed])
+            x = rng.standard_normal((n, 20)) * rng.exponential(size=(n, 1))
+            square = (x * x).sum(1)
+            D = np.sqrt(np.maximum(square[:, None] + square - 2 * x @ x.T, 0))
+            S = (D.max() - D).astype(np.float32)
+            ours, (picks, _) = seconds(lambda S=S, n=n: facility_location(S, n // 10))
+            data = {"ours_s": ours, "ours_F": S[:, picks].max(1).sum(dtype=float)}
+            if FacilityLocationFunction is not None:
+                peer = FacilityLocationFunction(
+                    n=n, mode="dense", separate_rep=False, sijs=S
+                )
+                theirs, chosen = seconds(
+                    lambda peer=peer, n=n: peer.maximize(
+                        budget=n // 10, optimizer="LazyGreedy", show_progress=False
+                    )
+                )
+                chosen = [j for j, _ in chosen]
+                data["submodlib_s"] = theirs
+                data["submodlib_F"] = S[:, chosen].max(1).sum(dtype=float)
+            yield {"kind": "facility", "n": n}, seed, data
+
+
+def refitted(G, k, lam):
+    """Pursuit with a fit from the start after every pick; weights and squared error."""
+    A, b = G.dense(), G.sum(np.ones(len(G))).ravel()
+    S, w = [], np.zeros(0)
+    while len(S) < k:
+        r = A @ (b - w @ A[S]) - 0.0
+        r[S] = -np.inf
+        S.append(int(r.argmax()))
+        rows = np.vstack([A[S].T, np.sqrt(lam) * np.eye(len(S))])
+        w = nnls(rows, np.append(b, np.zeros(len(S))), maxiter=10**5)[0]
+    return ((w @ A[S] - b) ** 2).sum() + lam * (w @ w)
+
+
+def matching(repeats):
+    """Ours against the pursuit above, at one penalty."""
+    for n, k in MATCHING:
+        for seed in range(repeats):
+            G = gradients(n, seed)
+            ours, core = seconds(lambda G=G, k=k: grad_match(G, k, lam=0.5))
+            theirs, value = seconds(lambda G=G, k=k: refitted(G, k, 0.5))
+            yield (
+                {"kind": "matching", "n": n, "k": k},
+                seed,
+                {
+                    "ours_s": ours,
+                    "ours_E": core.history[-1],
+                    "plain_s": theirs,
+                    "plain_E": value,
+                },
+            )
+
+
+def tried(G, val, k, eta):
+    """Greedy by the first-order gain at the moved point, all gradients written out."""
+    A, H, Z = G.dense(), val.layers[0][1], np.array(val.logits)
+    P, F = G.layers[0]
+    y, picks = np.asarray(val.y), []
+    for _ in range(k):
+        E = np.exp(Z - Z.max(1, keepdims=True))
+        E /= E.sum(1, keepdims=True)
+        E[np.arange(len(y)), y] -= 1
+        V = (E.T @ H / len(y)).ravel()
+        gains = np.array([a @ V for a in A])
+        gains[picks] = -np.inf
+        j = int(gains.argmax())
+        picks.append(j)
+        Z = Z - eta * np.outer(H @ F[j], P[j])
+    return picks
+
+
+def held_out(repeats):
+    """GLISTER after each pick, ours and the plain one."""
+    for n, k, held in GLISTER:
+        for seed in range(repeats):
+            G = gradients(n + held, seed, one_class=False)
+            G, val = G[:n], G[n:]
+            ours, core = seconds(
+                lambda G=G, val=val, k=k: glister(G, k, val=val, eta=0.01)
+            )
+            theirs, picks = seconds(
+                lambda G=G, val=val, k=k: tried(G, val, k, 0.01)
+            )
+            same = np.mean(np.asarray(picks) == core.indices)
+            yield (
+                {"kind": "glister", "n": n, "k": k},
+                seed,
+                {"ours_s": ours, "plain_s": theirs, "same": same},
+            )
+
+
+def growth(repeats):
+    """Seconds of a pick without pairs."""
+    for n in GROWTH:
+        G = gradients(n, 0, width=32, dtype=np.float32)
+        for seed in range(repeats):
+            spent, _ = seconds(lambda G=G: grad_match(G, 10, lam=0.5))
+            yield {"kind": "growth", "n": n}, seed, {"pick_s": spent / 10}
+
+
+def report(results):
+    """Medians of what was measured."""
+    for config in results.configs:
+        cells = results.where(**config)
+        text = ", ".join(f"{k} {v}" for k, v in config.items())
+        if config["kind"] == "growth":
+            print(f"{text}: {1e3 * np.median(cells.values('pick_s')):.2f} ms a pick")
+            continue
+        ours = cells.values("ours_s").ravel()
+        print(f"{text}: {np.median(ours):.3f} s")
+        for peer in ("submodlib", "plain"):
+            if f"{peer}_s" in cells[0].data:
+                ratio = cells.values(f"{peer}_s").ravel() / ours
+                print(f"    {peer} over ours {np.median(ratio):.1f}")
+        for mine, theirs in (("ours_F", "submodlib_F"), ("ours_E", "plain_E")):
+            if theirs in cells[0].data:
+                off = cells.values(mine).ravel() / cells.values(theirs).ravel() - 1
+                print(f"    objective, relative to theirs {off.min():.1e} "
+                      f"to {off.max():.1e}")
+        if "same" in cells[0].data:
+            print(f"    same picks {cells.values('same').min():.2f}")
+    cells = results.where(kind="growth")
+    size, spent = cells.curve("pick_s", over="n")
+    power = np.polyfit(np.log(size), np.log(spent).T, 1)[0]
+    print(f"time grows as n^{power.mean():.2f}")
+
+
+def main():
+    """Measure, store and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--repeats", type=int, default=3)
+    repeats = parser.parse_args().repeats
+    torch.set_num_threads(1)
+    if FacilityLocationFunction is None:
+        print("submodlib is not installed: pip install submodlib-py; without it")
+    warnings.filterwarnings("ignore", category=RuntimeWarning)
+    parts = (facility, matching, held_out, growth)
+    cells = [cell for part in parts for cell in part(repeats)]
+    names = ("selectors", "facility_location", "matching_pursuit", "gradients")
+    modules = tuple(f"lib.coresets.{name}" for name in names)
+    replication.save_benchmark("coresets", "coresets", cells, modules=modules)
+    report(replication.load("coresets", tier="bench"))
+
+
+if __name__ == "__main__":
+    main()
