@@ -96,7 +96,7 @@ def refitted(G, k, lam):
     A, b = G.dense(), G.sum(np.ones(len(G))).ravel()
     S, w = [], np.zeros(0)
     while len(S) < k:
-        r = A @ (b - w @ A[S]) - 0.0
+        r = A @ (b - w @ A[S])
         r[S] = -np.inf
         S.append(int(r.argmax()))
         rows = np.vstack([A[S].T, np.sqrt(lam) * np.eye(len(S))])

@@ -144,3 +144,16 @@ def test_torch_in_torch_out(device):
 def test_bad_arguments_are_refused(call, error):
     with pytest.raises(error):
         call(np.eye(2), np.ones(2))
+
+
+@pytest.mark.parametrize("method", ["gd", "relaxed"])
+@pytest.mark.parametrize("m", [1, 3])
+def test_many_problems_at_once_are_each_what_one_is(method, m):
+    from lib.replication.experiments import convexnn as runs
+
+    A, y, start, _ = runs.planted_problems(12, 8, m, 0, 5)
+    steps, neurons, _ = runs.planted_descend(A, y, start, method, 200)
+    for k in range(5):
+        one = fit_planted(A[k], y[k], m, method, init=start[k], max_iter=200)
+        assert steps[k] == (one.n_iter if one.success else 201)
+        np.testing.assert_allclose(neurons[k], one.neurons, rtol=1e-6, atol=1e-9)

@@ -400,7 +400,7 @@ def run_match_error(configs, seeds, device):
     """How well subsets of digits match the sum of all gradients, by method and size."""
     import warnings
 
-    from lib.coresets import craig, effective_sample_size, grad_match, random_coreset
+    from lib.coresets import craig, grad_match, random_coreset
 
     for seed in seeds:
         known = {}
@@ -424,10 +424,7 @@ def run_match_error(configs, seeds, device):
             b, s = G.sum(np.ones(len(G))), G[core.indices].sum(core.weights)
             scale = max((b * s).sum() / (s * s).sum(), 0.0)
             yield config, seed, {
-                "error": matched(G, core.indices, scale * core.weights),
-                "scaled": matched(G, core.indices, core.weights),
-                "used": core.n_effective,
-                "ess": effective_sample_size(core.weights) * np.mean(core.weights > 0),
+                "error": matched(G, core.indices, scale * core.weights)
             }
 
 
