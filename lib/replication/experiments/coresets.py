@@ -637,4 +637,195 @@ _GRADMATCH = (
     ),
 )
 
-EXPERIMENTS = (*_CRAIG, *_GRADMATCH)
+# --- The report: Figures 2 to 4 ------------------------------------------------------
+
+
+def image_parts(data, seed, device="cpu"):
+    """Nine tenths of the training images, the tenth held out, and the test images.
+
+    Pixels are standardised by the mean and deviation of all of them. The embedded
+    subset is cut to 3,000 images in float64.
+    """
+    import torch
+
+    from lib.data import load
+
+    (X, y), (X_test, y_test) = (load(data, split) for split in ("train", "test"))
+    rng = np.random.default_rng(seed_sequence("images", data, seed=seed))
+    order = rng.permutation(len(X))
+    if data == "fashion-mini":
+        order, X, X_test = order[:3000], X.astype(float), X_test.astype(float)
+    mean, deviation = X.mean(), X.std()
+    cut = len(order) * 9 // 10
+    rows = (X[order[:cut]], X[order[cut:]], X_test)
+    labels = (y[order[:cut]], y[order[cut:]], y_test)
+    return [
+        (
+            torch.from_numpy((x - mean) / deviation).to(device),
+            torch.from_numpy(c).to(device),
+        )
+        for x, c in zip(rows, labels, strict=True)
+    ]
+
+
+def image_network(data, seed, device="cpu"):
+    """LeNet, or ResNet18 for images in colour."""
+    from lib.coresets import LeNet, ResNet18
+
+    net = (ResNet18 if data == "cifar10" else LeNet)(generator=seed)
+    return net.double() if data == "fashion-mini" else net.to(device)
+
+
+def _glister_rounds(snapshot, eta=None):
+    """GLISTER that looks at the held-out loss again after every 33 picks."""
+    from lib.coresets import glister
+
+    return glister(
+        snapshot.gradients,
+        snapshot.k,
+        val=snapshot.val_gradients,
+        eta=eta or snapshot.lr,
+        method="rgreedy",
+        rounds=int(np.ceil(0.03 * snapshot.k)),
+    )
+
+
+def _glister_small(snapshot):
+    """The same with the step of a mean over a batch."""
+    return _glister_rounds(snapshot, snapshot.lr / snapshot.batch_size)
+
+
+def _match_all_layers(snapshot):
+    """GRAD-MATCH on the gradients of all layers."""
+    from lib.coresets import all_layer_gradients, grad_match
+
+    G = all_layer_gradients(snapshot.model, snapshot.X, snapshot.y)
+    seed = snapshot.random_state
+    return grad_match(G, snapshot.k, y=snapshot.y, random_state=seed)
+
+
+_OWN = {
+    "glister": (_glister_rounds, {}),
+    "glister_small": (_glister_small, {}),
+    "glister_cosine": ("glister_weighted", {"metric": "cosine"}),
+    "grad_match_all": (_match_all_layers, {}),
+}
+
+
+def run_subset_images(configs, seeds, device):
+    """Networks on images, trained on tenths that are selected anew."""
+    import time
+    import warnings
+
+    import torch
+
+    from lib.coresets import fit_coreset, random_crop_flip
+
+    for seed in seeds:
+        known = {}
+        for config in configs:
+            data, strategy = config["data"], config["strategy"]
+            if data not in known:
+                known[data] = image_parts(data, seed, device)
+            train, val, test = known[data]
+            net = image_network(data, seed, device)
+            chosen, options = _OWN.get(strategy, (strategy, {}))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                h = fit_coreset(
+                    net,
+                    train,
+                    chosen,
+                    epochs=config["epochs"],
+                    lr=config["lr"],
+                    options=options,
+                    val=val,
+                    test=test,
+                    augment=random_crop_flip if data == "cifar10" else None,
+                    evaluate=4,
+                    seed=seed,
+                )
+            start, rows = time.perf_counter(), 200 if device == "cpu" else 5000
+            with torch.no_grad():
+                passed = [net.features(part).sum() for part in train[0].split(rows)]
+                float(sum(passed))  # waits for a GPU
+            yield config, seed, {
+                "step": h.step[0],
+                "loss": h.loss[0],
+                "train_accuracy": h.train_accuracy[0],
+                "test_accuracy": h.test_accuracy[0],
+                "step_seconds": h.step_seconds[0],
+                "selection_seconds": h.selection_seconds[0],
+                "selections": len(h.selection_epoch),
+                "forward_seconds": time.perf_counter() - start,
+                "ess": h.effective_size[0],
+                "empty": h.empty_batches[0],
+            }
+
+
+_IMAGE_STRATEGIES = (
+    "grad_match",
+    "craig",
+    "glister",
+    "random",
+    "full_es",
+    "glister_weighted",
+    "full",
+    "glister_cosine",
+    "grad_match_eqw",
+    "glister_small",
+    "grad_match_all",
+    "grad_match_batch",
+    "random_fixed",
+)
+
+
+def _images(data, strategies, epochs, lr=0.01):
+    return _grid(strategy=list(strategies), data=[data], epochs=[epochs], lr=[lr])
+
+
+_TRAINED = (
+    *_SELECT,
+    "lib.coresets.matching_pursuit",
+    "lib.coresets.gradients",
+    "lib.coresets.models",
+    "lib.coresets.train",
+)
+_IMAGES = (
+    Experiment(
+        name="subset-mnist",
+        run=run_subset_images,
+        summary="LeNet on MNIST, trained on tenths that are selected anew.",
+        full=_images("mnist", _IMAGE_STRATEGIES, 40),
+        seeds={"quick": 1, "full": 3},
+        modules=_TRAINED,
+        data=("mnist",),
+        cuda=True,
+    ),
+    Experiment(
+        name="subset-fashion",
+        run=run_subset_images,
+        summary="LeNet on Fashion-MNIST, trained on tenths that are selected anew.",
+        quick=_images("fashion-mini", _IMAGE_STRATEGIES[:5], 20),
+        full=_images("fashion-mnist", _IMAGE_STRATEGIES, 40),
+        seeds={"quick": 1, "full": 3},
+        modules=_TRAINED,
+        data=("fashion-mnist",),
+        cuda=True,
+    ),
+    Experiment(
+        name="subset-cifar",
+        run=run_subset_images,
+        summary="ResNet18 on CIFAR-10, trained on tenths that are selected anew.",
+        full=_images(
+            "cifar10", [s for s in _IMAGE_STRATEGIES if s != "full"], 40
+        )
+        + _images("cifar10", ["full"], 20),
+        seeds={"quick": 1, "full": 3},
+        modules=_TRAINED,
+        data=("cifar10",),
+        cuda=True,
+    ),
+)
+
+EXPERIMENTS = (*_CRAIG, *_GRADMATCH, *_IMAGES)
