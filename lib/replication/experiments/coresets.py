@@ -637,6 +637,378 @@ _GRADMATCH = (
     ),
 )
 
+# --- GLISTER: the loss on held-out samples -------------------------------------------
+
+
+def network_gradients(train, epochs, seed):
+    """Last-layer gradients of a network on digits: training, held-out, unseen ones.
+
+    It has 64 hidden neurons and was trained on random tenths with the rate 0.1.
+    """
+    import torch
+
+    from lib.coresets import fit_coreset, last_layer_gradients
+
+    net = digit_network(seed)
+    if epochs:
+        fit_coreset(net, train, "random", epochs=epochs, lr=0.1, seed=seed)
+    found = []
+    for X, y in (train, *digit_parts(seed)[1:]):
+        with torch.no_grad():
+            h = net.features(torch.tensor(X))
+            z = net.head(h).numpy()
+        found.append(last_layer_gradients(z, y, h.numpy()))
+    return found
+
+
+def glister_state(state, seed):
+    """Gradients as above: of softmax regression at zero, or after 5 epochs."""
+    parts = digit_parts(seed)
+    if state == "start":
+        return [last_layer(X, y) for X, y in parts]
+    return network_gradients(parts[0], 5, seed)
+
+
+def last_layer(X, y):
+    """Gradients of softmax regression at zero."""
+    from lib.coresets import last_layer_gradients
+
+    return last_layer_gradients(np.zeros((len(y), 10)), y, X)
+
+
+def moved_loss(G, others, picks, eta):
+    """Mean loss of others after a step of the last layer along the sum of picks."""
+    (P, H), H_other = G[picks].layers[0], others.layers[0][1]
+    Z = others.logits - eta * (H_other @ (H.T @ P))
+    Z = Z - Z.max(1, keepdims=True)
+    rows = np.arange(len(Z))
+    return float(np.mean(np.log(np.exp(Z).sum(1)) - Z[rows, others.y]))
+
+
+def run_glister_pick(configs, seeds, device):
+    """Loss after the step that one selection of digits makes, by method and step."""
+    import warnings
+
+    from lib.coresets import glister, random_coreset
+
+    for seed in seeds:
+        known = {}
+        for config in configs:
+            state, method = config["state"], config["method"]
+            eta, k = config["eta"], config["k"]
+            if state not in known:
+                known[state] = glister_state(state, seed)
+            G, val, test = known[state]
+            rng = np.random.default_rng(seed_sequence("picks", k, seed=seed))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                if method == "random":
+                    picks = random_coreset(len(G), k, random_state=rng).indices
+                else:
+                    picks = glister(
+                        G, k, val=val, eta=eta, method=method, random_state=rng
+                    ).indices
+            yield config, seed, {
+                "before": moved_loss(G, val, picks[:1], 0.0),
+                "loss": moved_loss(G, val, picks, eta),
+                "test_loss": moved_loss(G, test, picks, eta),
+                "largest_class": np.bincount(G.y[picks]).max() / k,
+            }
+
+
+def damaged(train, damage, share, seed):
+    """Training digits with wrong labels, or with few samples of five classes.
+
+    Returns the samples, their labels, and which labels are wrong.
+    """
+    X, y = train
+    rng = np.random.default_rng(seed_sequence("damage", damage, share, seed=seed))
+    wrong = np.zeros(len(y), dtype=bool)
+    if damage == "noise":
+        wrong[rng.choice(len(y), round(share * len(y)), replace=False)] = True
+        y = np.where(wrong, (y + rng.integers(1, 10, len(y))) % 10, y)
+    elif damage == "imbalance":
+        rare = rng.choice(10, 5, replace=False)
+        kept = ~np.isin(y, rare) | (rng.random(len(y)) < share)
+        X, y, wrong = X[kept], y[kept], wrong[kept]
+    return X, y, wrong
+
+
+def _match_held_out(snapshot):
+    """GRAD-MATCH whose target are the gradients of the held-out samples."""
+    from lib.coresets import grad_match
+
+    return grad_match(
+        snapshot.gradients,
+        snapshot.k,
+        y=snapshot.y,
+        target=snapshot.val_gradients,
+        random_state=snapshot.random_state,
+    )
+
+
+def _glister_class(snapshot):
+    """GLISTER within every class, with the step of a mean over a batch."""
+    from lib.coresets import glister
+
+    y, eta = snapshot.y.numpy(), snapshot.lr / snapshot.batch_size
+    members = [np.flatnonzero(y == c) for c in np.unique(y)]
+    parts = np.array_split(np.arange(snapshot.k), len(members))
+    held = snapshot.val_gradients
+    return np.concatenate(
+        [
+            rows[glister(snapshot.gradients[rows], k, val=held, eta=eta)[0].numpy()]
+            for rows, k in (
+                (rows, min(len(part), len(rows)))
+                for rows, part in zip(members, parts, strict=True)
+            )
+        ]
+    )
+
+
+_ROBUST = {
+    "glister_class": (_glister_class, {}),
+    "grad_match_val": (_match_held_out, {}),
+    "glister_lower": ("glister", {"eta": 0.02}),
+    "glister_lowest": ("glister", {"eta": 0.005}),
+}
+
+
+def run_subset_robust(configs, seeds, device):
+    """Networks on damaged digits, trained on subsets; held-out and test are clean."""
+    import warnings
+
+    from lib.coresets import fit_coreset
+
+    for seed in seeds:
+        train, val, test = digit_parts(seed)
+        for config in configs:
+            X, y, wrong = damaged(train, config["damage"], config["share"], seed)
+            strategy = config["strategy"]
+            chosen, options = _ROBUST.get(strategy, (strategy, {}))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                h = fit_coreset(
+                    digit_network(seed),
+                    (X, y),
+                    chosen,
+                    options=options,
+                    epochs=config["epochs"],
+                    lr=config["lr"],
+                    val=val,
+                    test=test,
+                    evaluate=10,
+                    seed=seed,
+                )
+            shares = [w[wrong[i]].sum() / w.sum() for i, w in h.coresets[0]]
+            yield config, seed, {
+                "accuracy": h.test_accuracy[0, -1],
+                "wrong": np.mean(shares),
+                "ess": h.effective_size[0].mean(),
+            }
+
+
+def run_glister_train(configs, seeds, device):
+    """Networks on digits, trained on the picks of GLISTER with many steps."""
+    import warnings
+
+    from lib.coresets import fit_coreset
+
+    for seed in seeds:
+        train, val, test = digit_parts(seed)
+        for config in configs:
+            options = {"eta": config["eta"], "method": config["method"]}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                h = fit_coreset(
+                    digit_network(seed),
+                    train,
+                    "glister",
+                    options=options,
+                    epochs=config["epochs"],
+                    lr=config["lr"],
+                    val=val,
+                    test=test,
+                    evaluate=10,
+                    seed=seed,
+                )
+            labels = [np.bincount(train[1][i], minlength=10) for i, _ in h.coresets[0]]
+            yield config, seed, {
+                "loss": h.loss[0, -1],
+                "accuracy": h.test_accuracy[0, -1],
+                "largest_class": np.mean([c.max() / c.sum() for c in labels]),
+            }
+
+
+# metrics
+
+
+def _picked(results, method, key="loss", state="start"):
+    part = results.where(state=state, method=method)
+    etas = sorted({c["eta"] for c in part.configs})
+    return np.array([part.where(eta=eta).values(key).ravel() for eta in etas])
+
+
+def glister_pick_gain(results):
+    """Least held-out loss of random picks less that of GLISTER's, by seed.
+
+    Each method has its best step; the mean over the two states.
+    """
+    gains = [
+        _picked(results, "random", state=s).min(0)
+        - _picked(results, "online", state=s).min(0)
+        for s in ("start", "trained")
+    ]
+    return np.mean(gains, axis=0)
+
+
+def glister_sort_gain(results):
+    """Held-out loss of random picks less that of the sort, at the step 0.01."""
+    part = results.where(eta=0.01)
+    return (_picked(part, "random") - _picked(part, "modular")).ravel()
+
+
+def glister_rounds_excess(results):
+    """What fifteen looks lose of the fall that a look after each pick gives.
+
+    A share of that fall, at the step 0.01; the larger one of the two states.
+    """
+    part = results.where(eta=0.01)
+    lost = []
+    for state in ("start", "trained"):
+        online, rounds = (
+            _picked(part, m, state=state).ravel() for m in ("online", "rgreedy")
+        )
+        fall = _picked(part, "online", "before", state).ravel() - online
+        lost.append((rounds - online) / fall)
+    return np.max(lost, axis=0)
+
+
+def glister_small_step_loss(results):
+    """Test accuracy of GLISTER with the step lr less that with lr over batch size."""
+    part = results.where(method="online")
+    lr = part.configs[0]["lr"]
+    with_lr, small = (
+        part.where(eta=eta).values("accuracy").ravel() for eta in (lr, lr / 20)
+    )
+    return with_lr - small
+
+
+def robust_gain(results, damage, share, strategy="glister", key="accuracy"):
+    """Of a strategy less random subsets, by seed."""
+    part = results.where(damage=damage, share=share)
+    mine, other = (
+        part.where(strategy=s).values(key).ravel() for s in (strategy, "random")
+    )
+    return mine - other
+
+
+def robust_clean(results):
+    """Test accuracy, GLISTER less random subsets, undamaged digits."""
+    return robust_gain(results, "none", 0.0)
+
+
+def robust_noise(results):
+    """Test accuracy, GLISTER less random subsets, two labels of five wrong."""
+    return robust_gain(results, "noise", 0.4)
+
+
+def robust_imbalance(results):
+    """Test accuracy, GLISTER less random subsets, five classes at a tenth."""
+    return robust_gain(results, "imbalance", 0.1)
+
+
+def robust_avoids(results):
+    """Share of wrong labels, random subsets less GLISTER's, two of five wrong."""
+    return -robust_gain(results, "noise", 0.4, key="wrong")
+
+
+def robust_target(results):
+    """Test accuracy, held-out less training target of GRAD-MATCH, two of five wrong."""
+    return robust_gain(results, "noise", 0.4, "grad_match_val") - robust_gain(
+        results, "noise", 0.4, "grad_match"
+    )
+
+
+_METHODS = ["online", "rgreedy", "stochastic", "modular", "random"]
+_ROBUST_STRATEGIES = (
+    "random",
+    "craig",
+    "grad_match",
+    "grad_match_val",
+    "glister",
+    "glister_lower",
+    "glister_lowest",
+    "glister_class",
+    "full_es",
+    "full",
+)
+
+
+def _damages(strategies, pairs, epochs):
+    return tuple(
+        {"damage": d, "share": s, "strategy": name, "epochs": epochs, "lr": 0.1}
+        for d, s in pairs
+        for name in strategies
+    )
+
+
+def _picks(states, etas, methods, k):
+    return _grid(state=states, eta=etas, method=methods, k=k)
+
+
+_PICKS = ("lib.coresets.selectors", "lib.coresets.gradients")
+_GLISTER = (
+    Experiment(
+        name="glister-pick",
+        run=run_glister_pick,
+        summary="Held-out loss after the step of one selection, by method and step.",
+        quick=_picks(["start", "trained"], [1e-3, 1e-2, 0.1], _METHODS, [120]),
+        full=_picks(
+            ["start", "trained"],
+            [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3],
+            _METHODS,
+            [120],
+        ),
+        seeds={"quick": 2, "full": 10},
+        modules=_PICKS,
+    ),
+    Experiment(
+        name="glister-train",
+        run=run_glister_train,
+        summary="Networks on digits trained on GLISTER's picks, by step and method.",
+        quick=_grid(
+            eta=[5e-3, 0.1], method=["online"], epochs=[20], lr=[0.1]
+        ),
+        full=_grid(
+            eta=[1e-4, 1e-3, 5e-3, 2e-2, 0.1, 0.5, 2.0],
+            method=["online", "rgreedy", "modular"],
+            epochs=[40],
+            lr=[0.1],
+        ),
+        seeds={"quick": 1, "full": 5},
+        modules=(*_PICKS, "lib.coresets.train"),
+    ),
+    Experiment(
+        name="subset-robust",
+        run=run_subset_robust,
+        summary="Networks on digits with wrong labels or rare classes.",
+        quick=_damages(("random", "glister"), [("noise", 0.4)], 20),
+        full=_damages(
+            _ROBUST_STRATEGIES,
+            [
+                ("none", 0.0),
+                ("noise", 0.2),
+                ("noise", 0.4),
+                ("imbalance", 0.1),
+            ],
+            40,
+        ),
+        seeds={"quick": 1, "full": 10},
+        modules=(*_MATCH, "lib.coresets.train"),
+    ),
+)
+
 # --- The report: Figures 2 to 4 ------------------------------------------------------
 
 
@@ -763,6 +1135,150 @@ def run_subset_images(configs, seeds, device):
             }
 
 
+# metrics of the images
+
+
+def _ends(results, strategy, key="loss"):
+    return results.where(strategy=strategy).values(key)[:, -1]
+
+
+def _log_ratio(results, strategy, other="grad_match"):
+    return np.log10(_ends(results, strategy) / _ends(results, other))
+
+
+def unit_costs(results):
+    """Seconds of a step, of a forward pass over all samples, and of a selection.
+
+    Medians over all trainings of one network; the selections by strategy, without
+    their forward pass. Strategies that do not look at the network cost next to nothing.
+    """
+    step = np.median(
+        [c.data["step_seconds"][-1] / c.data["step"][-1] for c in results]
+    )
+    forward = np.median([c.data["forward_seconds"] for c in results])
+    select = {}
+    for name in dict.fromkeys(c["strategy"] for c in results.configs):
+        part = results.where(strategy=name)
+        whole = _ends(part, name, "selection_seconds") / part.values("selections")
+        blind = name.startswith(("full", "random"))
+        select[name] = max(np.median(whole) - (0 if blind else forward), 0.0)
+    return float(step), float(forward), select
+
+
+def clock(results, strategy, costs=None, step_factor=1.0):
+    """Seconds at every evaluation of a strategy, from unit costs.
+
+    A network of ``step_factor`` times the cost has steps and forward passes that take
+    so much longer, and the same selections.
+    """
+    step, forward, select = costs or unit_costs(results)
+    part = results.where(strategy=strategy)
+    done = part.values("selection_seconds").mean(0)
+    done = part.values("selections").mean() * done / done[-1]
+    blind = strategy.startswith(("full", "random"))
+    passes = 0.0 if blind else forward * step_factor
+    steps = part.values("step").mean(0)
+    return steps * step * step_factor + done * (passes + select[strategy])
+
+
+def at_time(results, strategy, seconds, costs=None, step_factor=1.0, key="loss"):
+    """Loss of a strategy at a time, one a seed, log-linear between evaluations.
+
+    Before the first evaluation it is that of the first, after the last the last.
+    """
+    times = clock(results, strategy, costs, step_factor)
+    curves = results.where(strategy=strategy).values(key)
+    return np.array([10 ** np.interp(seconds, times, np.log10(c)) for c in curves])
+
+
+def image_best(results):
+    """Least log10 ratio of last losses over GRAD-MATCH's; CRAIG, GLISTER, random."""
+    return np.min(
+        [_log_ratio(results, s) for s in ("craig", "glister", "random")], axis=0
+    )
+
+
+def image_similar(results):
+    """Distance of CRAIG's and GLISTER's last losses, log10; by seed."""
+    return np.abs(_log_ratio(results, "craig", "glister"))
+
+
+def image_slowest(results):
+    """Seconds of a selection, log10: GLISTER over the slower of the two others."""
+    mine, *others = (
+        _ends(results, s, "selection_seconds")
+        for s in ("glister", "craig", "grad_match")
+    )
+    return np.log10(mine / np.max(others, axis=0))
+
+
+def image_full_time(results):
+    """Log10 of GRAD-MATCH's last loss over that of all points at the same time."""
+    end = clock(results, "grad_match")[-1]
+    return np.log10(_ends(results, "grad_match") / at_time(results, "full", end))
+
+
+def image_full_epochs(results):
+    """Log10 ratio of last losses, GRAD-MATCH over all points at equal epochs."""
+    return _log_ratio(results, "grad_match", "full")
+
+
+def image_full_steps(results):
+    """Log10 ratio of last losses, all points at equal steps over GRAD-MATCH."""
+    return _log_ratio(results, "full_es")
+
+
+def image_weighted(results):
+    """Log10 ratio of last losses, GLISTER over weighted GLISTER; by seed."""
+    return _log_ratio(results, "glister", "glister_weighted")
+
+
+def image_cosine(results):
+    """Log10 ratio of last losses, GLISTER over its weighted form with cosines."""
+    return _log_ratio(results, "glister", "glister_cosine")
+
+
+def image_weighted_match(results):
+    """Log10 ratio of last losses, weighted GLISTER over GRAD-MATCH; by seed."""
+    return _log_ratio(results, "glister_weighted")
+
+
+def image_weighted_time(results):
+    """Seconds of the selections, log10: GLISTER over weighted GLISTER; by seed."""
+    mine, other = (
+        _ends(results, s, "selection_seconds") for s in ("glister", "glister_weighted")
+    )
+    return np.log10(mine / other)
+
+
+def image_layers(results):
+    """Log10 ratio of losses when the last-layer training ends, all layers over it."""
+    end = clock(results, "grad_match")[-1]
+    whole = at_time(results, "grad_match_all", end)
+    return np.log10(whole / _ends(results, "grad_match"))
+
+
+def image_layers_stable(results):
+    """Largest rise of the log10 loss between evaluations, all layers less the last."""
+    rises = [
+        np.diff(np.log10(results.where(strategy=s).values("loss"))).max(1)
+        for s in ("grad_match_all", "grad_match")
+    ]
+    return rises[0] - rises[1]
+
+
+def image_weights(results):
+    """Log10 ratio of last losses, equal weights on its picks over GRAD-MATCH."""
+    return _log_ratio(results, "grad_match_eqw")
+
+
+def image_accuracy(results):
+    """Last test accuracy, GRAD-MATCH less random subsets; by seed."""
+    return _ends(results, "grad_match", "test_accuracy") - _ends(
+        results, "random", "test_accuracy"
+    )
+
+
 _IMAGE_STRATEGIES = (
     "grad_match",
     "craig",
@@ -828,4 +1344,4 @@ _IMAGES = (
     ),
 )
 
-EXPERIMENTS = (*_CRAIG, *_GRADMATCH, *_IMAGES)
+EXPERIMENTS = (*_CRAIG, *_GRADMATCH, *_GLISTER, *_IMAGES)
