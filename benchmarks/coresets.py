@@ -9,7 +9,9 @@ gradients of one class:
 - matching: GRAD-MATCH, ours with the Gram matrix included, against a pursuit that
   solves non-negative least squares from the start after every pick;
 - glister: GLISTER, ours against a greedy that tries the step of every candidate;
-- growth: the time of a pick of GRAD-MATCH without pairs, against the samples.
+- growth: the time of a pick of GRAD-MATCH without pairs, against the samples;
+- rounds: CRAIG in two rounds over parts, in one process and with the first round in a
+  pool of two, by the clock on the wall, against the samples.
 
 All is stored as the benchmark "coresets" of the registry.
 
@@ -24,6 +26,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import argparse  # noqa: E402
 import time  # noqa: E402
 import warnings  # noqa: E402
+from concurrent.futures import ProcessPoolExecutor  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -31,11 +34,14 @@ from scipy.optimize import nnls  # noqa: E402
 
 from lib import replication  # noqa: E402
 from lib.coresets import (  # noqa: E402
+    craig,
+    facility_cost,
     facility_location,
     glister,
     grad_match,
     last_layer_gradients,
 )
+from lib.coresets.facility_location import greedy  # noqa: E402
 
 try:
     from submodlib import FacilityLocationFunction
@@ -46,6 +52,7 @@ FACILITY = (1500, 5400)
 MATCHING = ((1500, 150), (3000, 300))
 GLISTER = ((5400, 540, 600),)
 GROWTH = (10_000, 100_000, 1_000_000)
+ROUNDS = (16_000, 48_000, 144_000)
 
 
 def seconds(call):
@@ -145,7 +152,7 @@ def held_out(repeats):
     """GLISTER after each pick, ours and the plain one."""
     for n, k, held in GLISTER:
         for seed in range(repeats):
-            G = gradients(n + held, seed, one_class=False)
+            G = gradients(n + held, seed, one_class=False, dtype=np.float32)
             G, val = G[:n], G[n:]
             ours, core = seconds(
                 lambda G=G, val=val, k=k: glister(G, k, val=val, eta=0.01)
@@ -170,6 +177,46 @@ def growth(repeats):
             yield {"kind": "growth", "n": n}, seed, {"pick_s": spent / 10}
 
 
+def first_round(X, k):
+    """Winners of one part and how many points each stands for."""
+    core = craig(X, k)
+    return core.indices, core.weights
+
+
+def pooled(X, k, rng, part=4000, workers=2):
+    """CRAIG in two rounds, the first one in a pool of processes; indices."""
+    parts = np.array_split(rng.permutation(len(X)), -(-len(X) // part))
+    with ProcessPoolExecutor(workers) as pool:
+        points = [X[rows] for rows in parts]
+        found = list(pool.map(first_round, points, [k] * len(parts)))
+    winners = np.concatenate([r[i] for r, (i, _) in zip(parts, found, strict=True)])
+    weights = np.concatenate([w for _, w in found])
+    Y = X[winners]
+    square = (Y * Y).sum(1)
+    D = np.sqrt(np.maximum(square[:, None] + square - 2 * Y @ Y.T, 0))
+    return winners[greedy(D.max() - D, k, weights)[0]]
+
+
+def rounds(repeats):
+    """Two rounds in one process and in a pool; seconds on the wall and costs."""
+    for n in ROUNDS:
+        for seed in range(repeats):
+            rng = np.random.default_rng([n, seed])
+            X = rng.standard_normal((n, 32)) * rng.exponential(size=(n, 1))
+            data = {}
+            calls = {
+                "serial": lambda X=X: craig(X, 100, method="partition", random_state=0),
+                "pool": lambda X=X: pooled(X, 100, np.random.default_rng(0)),
+            }
+            for name, call in calls.items():
+                start = time.perf_counter()
+                picks = call()
+                data[f"{name}_s"] = time.perf_counter() - start
+                picks = picks.indices if name == "serial" else picks
+                data[f"{name}_cost"] = facility_cost(X, (picks, np.ones(100)))
+            yield {"kind": "rounds", "n": n}, seed, data
+
+
 def report(results):
     """Medians of what was measured."""
     for config in results.configs:
@@ -177,6 +224,12 @@ def report(results):
         text = ", ".join(f"{k} {v}" for k, v in config.items())
         if config["kind"] == "growth":
             print(f"{text}: {1e3 * np.median(cells.values('pick_s')):.2f} ms a pick")
+            continue
+        if config["kind"] == "rounds":
+            one, two = (cells.values(f"{k}_s").ravel() for k in ("serial", "pool"))
+            off = cells.values("pool_cost") / cells.values("serial_cost") - 1
+            print(f"{text}: {np.median(one):.1f} s, in a pool {np.median(two):.1f} s, "
+                  f"its cost {off.min():+.1e} to {off.max():+.1e}")
             continue
         ours = cells.values("ours_s").ravel()
         print(f"{text}: {np.median(ours):.3f} s")
@@ -194,7 +247,10 @@ def report(results):
     cells = results.where(kind="growth")
     size, spent = cells.curve("pick_s", over="n")
     power = np.polyfit(np.log(size), np.log(spent).T, 1)[0]
-    print(f"time grows as n^{power.mean():.2f}")
+    print(f"time of a pick grows as n^{power.mean():.2f}")
+    size, spent = results.where(kind="rounds").curve("serial_s", over="n")
+    power = np.polyfit(np.log(size), np.log(spent).T, 1)[0]
+    print(f"time of two rounds grows as n^{power.mean():.2f}")
 
 
 def main():
@@ -206,7 +262,7 @@ def main():
     if FacilityLocationFunction is None:
         print("submodlib is not installed: pip install submodlib-py; without it")
     warnings.filterwarnings("ignore", category=RuntimeWarning)
-    parts = (facility, matching, held_out, growth)
+    parts = (facility, matching, held_out, growth, rounds)
     cells = [cell for part in parts for cell in part(repeats)]
     names = ("selectors", "facility_location", "matching_pursuit", "gradients")
     modules = tuple(f"lib.coresets.{name}" for name in names)
