@@ -374,20 +374,26 @@ def digit_network(seed):
     return MLP(generator=seed).double()
 
 
-def digit_gradients(epochs, seed, bias_only=False):
-    """Last-layer gradients of the training digits after epochs on random tenths."""
+def gradients_at(net, X, y, bias_only=False):
+    """Last-layer gradients of samples at a network."""
     import torch
 
-    from lib.coresets import fit_coreset, last_layer_gradients
+    from lib.coresets import last_layer_gradients
 
-    train = digit_parts(seed)[0]
-    net = digit_network(seed)
+    with torch.no_grad():
+        h = net.features(torch.tensor(X))
+        z = net.head(h).numpy()
+    return last_layer_gradients(z, y, None if bias_only else h.numpy())
+
+
+def digit_gradients(epochs, seed, bias_only=False):
+    """Last-layer gradients of the training digits after epochs on random tenths."""
+    from lib.coresets import fit_coreset
+
+    train, net = digit_parts(seed)[0], digit_network(seed)
     if epochs:
         fit_coreset(net, train, "random", epochs=epochs, seed=seed)
-    with torch.no_grad():
-        h = net.features(torch.tensor(train[0]))
-        z = net.head(h).numpy()
-    return last_layer_gradients(z, train[1], None if bias_only else h.numpy())
+    return gradients_at(net, *train, bias_only)
 
 
 def matched(G, indices, w):
@@ -645,20 +651,12 @@ def network_gradients(train, epochs, seed):
 
     It has 64 hidden neurons and was trained on random tenths with the rate 0.1.
     """
-    import torch
-
-    from lib.coresets import fit_coreset, last_layer_gradients
+    from lib.coresets import fit_coreset
 
     net = digit_network(seed)
     if epochs:
         fit_coreset(net, train, "random", epochs=epochs, lr=0.1, seed=seed)
-    found = []
-    for X, y in (train, *digit_parts(seed)[1:]):
-        with torch.no_grad():
-            h = net.features(torch.tensor(X))
-            z = net.head(h).numpy()
-        found.append(last_layer_gradients(z, y, h.numpy()))
-    return found
+    return [gradients_at(net, X, y) for X, y in (train, *digit_parts(seed)[1:])]
 
 
 def glister_state(state, seed):
