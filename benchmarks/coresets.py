@@ -13,9 +13,11 @@ gradients of one class:
 - rounds: CRAIG in two rounds over parts, in one process and with the first round in a
   pool of two, by the clock on the wall, against the samples.
 
-All is stored as the benchmark "coresets" of the registry.
+All is stored as the benchmark "coresets" of the registry. With --device cuda the
+selections of 54,000 samples class by class and the steps of LeNet and ResNet18 are
+timed there instead, and stored as "coresets-cuda".
 
-    python benchmarks/coresets.py [--repeats 3]
+    python benchmarks/coresets.py [--repeats 3] [--device cuda]
 """
 
 import os
@@ -34,6 +36,8 @@ from scipy.optimize import nnls  # noqa: E402
 
 from lib import replication  # noqa: E402
 from lib.coresets import (  # noqa: E402
+    LeNet,
+    ResNet18,
     craig,
     facility_cost,
     facility_location,
@@ -217,6 +221,68 @@ def rounds(repeats):
             yield {"kind": "rounds", "n": n}, seed, data
 
 
+def on_gpu(repeats, device, n=54_000, steps=200):
+    """Selections class by class, and steps on batches of 20, on one device."""
+    for seed in range(repeats):
+        G = gradients(n, seed, one_class=False, dtype=np.float32)
+        z, y, h = (
+            torch.as_tensor(part).to(device)
+            for part in (G.logits, G.y, G.layers[0][1][:, :-1])
+        )
+        G = last_layer_gradients(z, y, h)
+        calls = {
+            "craig": lambda G=G, y=y: craig(G, n // 10, y=y),
+            "grad_match": lambda G=G, y=y: grad_match(G, n // 10, y=y),
+        }
+        for name, call in calls.items():
+            spent = on_the_wall(call, device)
+            yield {"kind": "selection", "method": name, "n": n}, seed, {"s": spent}
+        for net, shape in ((LeNet, (1, 28, 28)), (ResNet18, (3, 32, 32))):
+            spent = on_the_wall(training(net, shape, steps, device), device)
+            config = {"kind": "step", "network": net.__name__}
+            yield config, seed, {"s": spent / steps}
+
+
+def training(net, shape, steps, device):
+    """A function that makes steps on one batch of 20, as `fit_coreset` does."""
+    model = net(generator=0).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    x = torch.randn(20, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    y = (torch.arange(20) % 10).to(device)
+
+    def run():
+        for _ in range(steps):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    return run
+
+
+def on_the_wall(call, device):
+    """Seconds of a second call, all work of the device included."""
+    for _ in range(2):
+        wait(device)
+        start = time.perf_counter()
+        call()
+        wait(device)
+    return time.perf_counter() - start
+
+
+def wait(device):
+    """Wait for a device that works on its own."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+def report_gpu(results):
+    """Medians, in milliseconds."""
+    for config in results.configs:
+        text = ", ".join(f"{k} {v}" for k, v in config.items())
+        spent = np.median(results.where(**config).values("s"))
+        print(f"{text}: {1e3 * spent:.2f} ms")
+
+
 def report(results):
     """Medians of what was measured."""
     for config in results.configs:
@@ -257,17 +323,27 @@ def main():
     """Measure, store and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--repeats", type=int, default=3)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    repeats, device = options.repeats, options.device
     torch.set_num_threads(1)
     if FacilityLocationFunction is None:
         print("submodlib is not installed: pip install submodlib-py; without it")
     warnings.filterwarnings("ignore", category=RuntimeWarning)
-    parts = (facility, matching, held_out, growth, rounds)
-    cells = [cell for part in parts for cell in part(repeats)]
     names = ("selectors", "facility_location", "matching_pursuit", "gradients")
-    modules = tuple(f"lib.coresets.{name}" for name in names)
-    replication.save_benchmark("coresets", "coresets", cells, modules=modules)
-    report(replication.load("coresets", tier="bench"))
+    modules = [f"lib.coresets.{name}" for name in names]
+    if device == "cpu":
+        name = "coresets"
+        parts = (facility, matching, held_out, growth, rounds)
+        cells = [cell for part in parts for cell in part(repeats)]
+    else:
+        name, cells = "coresets-cuda", list(on_gpu(repeats, device))
+        modules.append("lib.coresets.models")
+    replication.save_benchmark(
+        name, "coresets", cells, modules=tuple(modules), device=device
+    )
+    results = replication.load(name, tier="bench")
+    report(results) if device == "cpu" else report_gpu(results)
 
 
 if __name__ == "__main__":
