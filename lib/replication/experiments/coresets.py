@@ -535,38 +535,38 @@ def match_chain_excess(results):
     return np.max(ratios, axis=0) - 1
 
 
-def _last_loss(results, strategy):
-    return results.where(strategy=strategy).values("loss")[:, -1]
+def _ends(results, strategy, key="loss"):
+    return results.where(strategy=strategy).values(key)[:, -1]
 
 
-def _loss_gain(results, strategy):
-    return np.log10(_last_loss(results, strategy) / _last_loss(results, "grad_match"))
+def _log_ratio(results, strategy, other="grad_match"):
+    return np.log10(_ends(results, strategy) / _ends(results, other))
 
 
 def train_best_gain(results):
     """Least log10 ratio of last losses over GRAD-MATCH's, all subsets; by seed."""
     others = ("craig", "glister", "glister_weighted", "random")
-    return np.min([_loss_gain(results, name) for name in others], axis=0)
+    return np.min([_log_ratio(results, name) for name in others], axis=0)
 
 
 def train_full_gain(results):
     """Log10 ratio of last losses, GRAD-MATCH over all points at equal epochs."""
-    return -_loss_gain(results, "full")
+    return -_log_ratio(results, "full")
 
 
 def train_equal_steps_gain(results):
     """Log10 ratio of last losses, all points at equal steps over GRAD-MATCH."""
-    return _loss_gain(results, "full_es")
+    return _log_ratio(results, "full_es")
 
 
 def train_weights_gain(results):
     """Log10 ratio of last losses, equal weights on its picks over GRAD-MATCH."""
-    return _loss_gain(results, "grad_match_eqw")
+    return _log_ratio(results, "grad_match_eqw")
 
 
 def train_similar(results):
     """Distance of CRAIG's and GLISTER's last losses, log10; by seed."""
-    ratio = _last_loss(results, "craig") / _last_loss(results, "glister")
+    ratio = _ends(results, "craig") / _ends(results, "glister")
     return np.abs(np.log10(ratio))
 
 
@@ -1136,14 +1136,6 @@ def run_subset_images(configs, seeds, device):
 # metrics of the images
 
 
-def _ends(results, strategy, key="loss"):
-    return results.where(strategy=strategy).values(key)[:, -1]
-
-
-def _log_ratio(results, strategy, other="grad_match"):
-    return np.log10(_ends(results, strategy) / _ends(results, other))
-
-
 def unit_costs(results):
     """Seconds of a step, of a forward pass over all samples, and of a selection.
 
@@ -1179,13 +1171,13 @@ def clock(results, strategy, costs=None, step_factor=1.0):
     return steps * step * step_factor + done * (passes + select[strategy])
 
 
-def at_time(results, strategy, seconds, costs=None, step_factor=1.0, key="loss"):
+def at_time(results, strategy, seconds, costs=None, step_factor=1.0):
     """Loss of a strategy at a time, one a seed, log-linear between evaluations.
 
     Before the first evaluation it is that of the first, after the last the last.
     """
     times = clock(results, strategy, costs, step_factor)
-    curves = results.where(strategy=strategy).values(key)
+    curves = results.where(strategy=strategy).values("loss")
     return np.array([10 ** np.interp(seconds, times, np.log10(c)) for c in curves])
 
 
@@ -1194,11 +1186,6 @@ def image_best(results):
     return np.min(
         [_log_ratio(results, s) for s in ("craig", "glister", "random")], axis=0
     )
-
-
-def image_similar(results):
-    """Distance of CRAIG's and GLISTER's last losses, log10; by seed."""
-    return np.abs(_log_ratio(results, "craig", "glister"))
 
 
 def image_slowest(results):
@@ -1214,16 +1201,6 @@ def image_full_time(results):
     """Log10 of GRAD-MATCH's last loss over that of all points at the same time."""
     end = clock(results, "grad_match")[-1]
     return np.log10(_ends(results, "grad_match") / at_time(results, "full", end))
-
-
-def image_full_epochs(results):
-    """Log10 ratio of last losses, GRAD-MATCH over all points at equal epochs."""
-    return _log_ratio(results, "grad_match", "full")
-
-
-def image_full_steps(results):
-    """Log10 ratio of last losses, all points at equal steps over GRAD-MATCH."""
-    return _log_ratio(results, "full_es")
 
 
 def image_weighted(results):
@@ -1263,11 +1240,6 @@ def image_layers_stable(results):
         for s in ("grad_match_all", "grad_match")
     ]
     return rises[0] - rises[1]
-
-
-def image_weights(results):
-    """Log10 ratio of last losses, equal weights on its picks over GRAD-MATCH."""
-    return _log_ratio(results, "grad_match_eqw")
 
 
 def image_accuracy(results):
@@ -1357,7 +1329,7 @@ def one_round(X, k, parts, rng):
 
 def run_craig_scale(configs, seeds, device):
     """Mean distance of MNIST images from the nearest pick, by way of selection."""
-    from lib.coresets import craig
+    from lib.coresets import craig, facility_cost
     from lib.data import load
 
     images = load("mnist", flatten=True)[0]
@@ -1372,11 +1344,7 @@ def run_craig_scale(configs, seeds, device):
                 picks = one_round(X, k, 3, rng)
             else:
                 picks = craig(X, k, method=method, random_state=rng).indices
-            norms, mine = (X * X).sum(1), X[picks]
-            cost = 0.0
-            for rows in np.array_split(np.arange(n), max(1, n // 4000)):
-                D = norms[rows][:, None] - 2 * X[rows] @ mine.T + norms[picks]
-                cost += np.sqrt(np.maximum(D.min(1), 0)).sum(dtype=float)
+            cost = facility_cost(X, (picks, np.ones(k)))
             yield config, seed, {"cost": cost / n}
 
 
